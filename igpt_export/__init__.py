@@ -1,0 +1,1 @@
+"""Turns ImageGPT checkpoints into self-contained ONNX bundles."""

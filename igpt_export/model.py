@@ -1,0 +1,157 @@
+"""ImageGPT as one torch module: explicit cache in, explicit cache out, every hidden state on the way.
+
+The arithmetic is transformers' `modeling_imagegpt.py` (itself image-gpt's `src/model.py`), restated so that every
+residual addition happens inside the layer norm that follows it: that is the form ONNX Runtime has one kernel for.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from igpt_export.ops import cached_attention, causal_attention, quick_gelu, skip_rms_norm
+from igpt_runtime.config import ImageGPTConfig
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": quick_gelu,
+    "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+}
+
+Cache = Sequence[Tensor]  # key and value of block 0, key and value of block 1, ...
+
+
+class Conv1D(nn.Module):
+    """A linear layer whose weight lies as ONNX MatMul wants it, [n_in, n_out] (GPT-2's Conv1D)."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_in, n_out))
+        self.bias = nn.Parameter(torch.empty(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+class RMSNorm(nn.Module):
+    """ImageGPT's layer norm over a sum: no mean, no bias."""
+
+    def __init__(self, config: ImageGPTConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.n_embd))
+        self.epsilon = config.layer_norm_epsilon
+
+    def forward(self, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        return skip_rms_norm(x, skip, self.weight, self.epsilon)
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention."""
+
+    def __init__(self, config: ImageGPTConfig, layer: int) -> None:
+        super().__init__()
+        self.n_head, self.scale = config.n_head, config.attention_scale(layer)
+        self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, past: Cache | None, past_length: Tensor) -> tuple[Tensor, Cache]:
+        qkv = self.c_attn(x)
+        if past is None:
+            return self.c_proj(causal_attention(qkv, self.n_head, self.scale)), ()
+        mixed, key, value = cached_attention(qkv, past[0], past[1], past_length, self.n_head, self.scale)
+        return self.c_proj(mixed), (key, value)
+
+
+class MLP(nn.Module):
+    """Two linear layers around the activation."""
+
+    def __init__(self, config: ImageGPTConfig) -> None:
+        super().__init__()
+        self.c_fc = Conv1D(config.n_embd, config.inner_dim)
+        self.c_proj = Conv1D(config.inner_dim, config.n_embd)
+        self.activation = ACTIVATIONS[config.activation_function]
+
+    def forward(self, x: Tensor) -> Tensor:
+        projected: Tensor = self.c_proj(self.activation(self.c_fc(x)))
+        return projected
+
+
+class Block(nn.Module):
+    """One transformer block. The stream is a pair (x, residual) whose sum is the hidden state."""
+
+    def __init__(self, config: ImageGPTConfig, layer: int) -> None:
+        super().__init__()
+        self.ln_1, self.attn = RMSNorm(config), Attention(config, layer)
+        self.ln_2, self.mlp = RMSNorm(config), MLP(config)
+
+    def forward(
+        self, x: Tensor, residual: Tensor, past: Cache | None, past_length: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Cache]:
+        normed, hidden = self.ln_1(x, residual)
+        mixed, present = self.attn(normed, past, past_length)
+        normed, residual = self.ln_2(mixed, hidden)
+        return self.mlp(normed), residual, hidden, present
+
+
+class ImageGPT(nn.Module):
+    """The transformer with the heads its checkpoint has: `lm_head`, and a linear `classifier` over pooled features.
+
+    Parameter names are those of the Hugging Face checkpoints below `transformer.`, plus `lm_head` and `classifier`.
+    """
+
+    def __init__(self, config: ImageGPTConfig, *, lm_head: bool = True, n_labels: int = 0, bias: bool = True) -> None:
+        """lm_head: whether it predicts tokens; n_labels: 0 for no classifier; bias: whether the classifier has one."""
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = RMSNorm(config)
+        self.lm_head = nn.Linear(config.n_embd, config.n_clusters, bias=False) if lm_head else None
+        self.classifier = nn.Linear(config.n_embd, n_labels, bias=bias) if n_labels else None
+
+    def forward(
+        self, input_ids: Tensor, past_length: Tensor | int = 0, past: Cache | None = None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Run new tokens through all blocks.
+
+        input_ids: int64 [batch, sequence]; past_length: filled slots of the cache; past: per block key and value
+        [batch, n_head, capacity, head_dim], or None to run without a cache.
+        Returns the last hidden state [batch, sequence, n_embd], the n_layer + 1 hidden states (input of every block and
+        the last hidden state, as transformers counts them) and the cache with the new slots filled.
+        """
+        past_length = torch.as_tensor(past_length)
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device) + past_length
+        x, residual = self.wte(input_ids), self.wpe(positions)[None]
+        hidden_states: list[Tensor] = []
+        present: list[Tensor] = []
+        for layer, block in enumerate(self.h):
+            layer_past = None if past is None else past[2 * layer : 2 * layer + 2]
+            x, residual, hidden, layer_present = block(x, residual, layer_past, past_length)
+            hidden_states.append(hidden)
+            present.extend(layer_present)
+        last, _ = self.ln_f(x, residual)
+        return last, [*hidden_states, last], present
+
+    def logits(self, input_ids: Tensor) -> Tensor:
+        """Next-token logits [batch, sequence, n_clusters] of whole sequences [batch, sequence], without a cache."""
+        assert self.lm_head is not None, "this model has no lm_head"
+        logits: Tensor = self.lm_head(self(input_ids)[0])
+        return logits
+
+    @torch.no_grad()
+    def initialize(self, seed: int) -> "ImageGPT":
+        """GPT-2's initialisation: normal 0.02, residual projections by 1/sqrt(2 n_layer). One seed, one result."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                residual = name.endswith("c_proj.weight")
+                std = 0.02 * ((2 * self.config.n_layer) ** -0.5 if residual else 1.0)
+                parameter.normal_(0.0, std, generator=generator)
+        return self

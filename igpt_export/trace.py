@@ -1,0 +1,168 @@
+"""Traces the model into its two graphs, prefill and decode, without touching a weight.
+
+The module is built and traced under torch's `FakeTensorMode`, so tracing costs neither the memory nor the time of the
+real weights; the graphs then refer to the bundle's weights file by name.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+import onnx_safetensors
+import onnxscript.optimizer
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from igpt_export.model import ImageGPT
+from igpt_export.ops import MICROSOFT
+from igpt_export.portable import portable_functions
+from igpt_export.sampling import next_token
+from igpt_runtime import names
+from igpt_runtime.config import Classifier, ImageGPTConfig
+from igpt_runtime.names import TensorSpec
+
+# The last opset the exporter emits natively: a conversion would inline the portable functions away.
+OPSET = 18
+_DTYPES = {"float32": torch.float32, "int64": torch.int64}
+
+
+class Prefill(nn.Module):
+    """Whole sequences in; logits, hidden states, pooled features, class logits and the cache out."""
+
+    def __init__(self, model: ImageGPT, classifier: Classifier | None) -> None:
+        super().__init__()
+        self.model, self.classifier = model, classifier
+
+    def forward(self, input_ids: Tensor) -> list[Tensor]:
+        config = self.model.config
+        batch, sequence = input_ids.shape
+        empty = torch.zeros(batch, config.n_head, sequence, config.head_dim)
+        start = torch.zeros((), dtype=torch.int64)
+        last, hidden_states, present = self.model(input_ids, start, [empty] * (2 * config.n_layer))
+        features = torch.stack([hidden.mean(1) for hidden in hidden_states], dim=1)
+        logits = [] if self.model.lm_head is None else [self.model.lm_head(last)]
+        class_logits = []
+        if self.classifier is not None and self.model.classifier is not None:
+            class_logits = [self.model.classifier(features[:, self.classifier.layer])]
+        return [*logits, *hidden_states, features, *class_logits, *present]
+
+
+class Decode(nn.Module):
+    """One or more new tokens and the cache in; the next token, its logits and the cache out."""
+
+    def __init__(self, model: ImageGPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        past_length: Tensor,
+        past: list[Tensor],
+        uniform: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+    ) -> list[Tensor]:
+        assert self.model.lm_head is not None
+        last, _, present = self.model(input_ids, past_length, past)
+        logits = self.model.lm_head(last[:, -1])
+        return [next_token(logits, uniform, temperature, top_k, top_p), logits, *present]
+
+
+def trace_graphs(
+    config: ImageGPTConfig, *, lm_head: bool, classifier: Classifier | None, classifier_bias: bool, weights: Path
+) -> dict[str, ir.Model]:
+    """The graphs a checkpoint of this shape exports to, by name, with their weights referring to the file `weights`."""
+    n_labels = 0 if classifier is None else len(classifier.labels)
+    with FakeTensorMode():
+        model = ImageGPT(config, lm_head=lm_head, n_labels=n_labels, bias=classifier_bias).eval()
+        outputs = names.prefill_outputs(config, lm_head=lm_head, n_labels=n_labels)
+        graphs = {names.PREFILL: _trace(Prefill(model, classifier), names.prefill_inputs(), outputs)}
+        if lm_head:
+            graphs[names.DECODE] = _trace(Decode(model), names.decode_inputs(config), names.decode_outputs(config))
+    for name, graph in graphs.items():
+        _finish(graph, name, weights)
+    return graphs
+
+
+def _trace(module: nn.Module, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> ir.Model:
+    """One graph, its weights still fake. Runs of cache inputs become one list argument of the module."""
+    dimensions = {name: torch.export.Dim(name) for name in (names.BATCH, names.SEQUENCE)}
+    arguments: list[Any] = []
+    dynamic: list[Any] = []
+    cache: list[Tensor] = []
+    for spec in inputs:
+        # Sizes 0 and 1 would be specialised; any others stand for the free dimensions.
+        sizes = [{names.BATCH: 3, names.SEQUENCE: 5}[d] if isinstance(d, str) else d for d in spec.shape]
+        example = torch.zeros(sizes, dtype=_DTYPES[spec.dtype])
+        free = {axis: dimensions[d] for axis, d in enumerate(spec.shape) if isinstance(d, str)} or None
+        if spec.name.startswith("past_key_values."):
+            if not cache:
+                arguments.append(cache)
+                dynamic.append([])
+            cache.append(example)
+            dynamic[-1].append(free)
+        else:
+            arguments.append(example)
+            dynamic.append(free)
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            tuple(arguments),
+            dynamo=True,
+            optimize=False,  # its constant folding would read the fake weights
+            verbose=False,
+            opset_version=OPSET,
+            dynamic_shapes=tuple(dynamic),
+            input_names=[spec.name for spec in inputs],
+            output_names=[spec.name for spec in outputs],
+        )
+    assert program is not None
+    return program.model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress and its notes on packages we do not use off the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _finish(model: ir.Model, name: str, weights: Path) -> None:
+    """Simplify the graph, point its weights at their file, and attach the portable bodies."""
+    graph = model.graph
+    # While it is simplified the weights are inputs, so that the graph cannot come to depend on their values.
+    parameters = [(value, value.const_value) for value in graph.initializers.values()]
+    graph.initializers.clear()
+    for parameter, _ in parameters:
+        parameter.const_value = None
+        graph.inputs.append(parameter)
+    onnxscript.optimizer.optimize(model)
+    del graph.inputs[-len(parameters) :]
+    for parameter, value in parameters:
+        assert parameter.name is not None
+        parameter.name = parameter.name.removeprefix("model.")
+        parameter.const_value = value
+        if parameter.uses():
+            graph.register_initializer(parameter)
+    onnx_safetensors.replace_tensors(model, weights.name, weights.parent)
+    for function in portable_functions():
+        model.functions[function.identifier()] = function
+    model.opset_imports[MICROSOFT] = 1
+    passes.ClearMetadataAndDocStringPass()(model)
+    graph.name, model.producer_name = f"imagegpt-{name}", "igpt-export"

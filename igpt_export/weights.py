@@ -1,0 +1,173 @@
+"""The weight files of a Hugging Face checkpoint directory, opened without reading the tensors.
+
+safetensors files and zipped `.bin` files are memory-mapped; a `.bin` is unpickled by torch's restricted unpickler only.
+"""
+
+import hashlib
+import pickle
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from igpt_export.problems import listed, one_line, read_json, refuse
+
+# Names of weight files, the preferred first: one file, or an index of shards.
+SAFETENSORS_NAMES = ("model.safetensors", "model.safetensors.index.json")
+BIN_NAMES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+FLOAT_DTYPES = ("F16", "BF16", "F32", "F64")  # names of safetensors' format
+_TORCH_NAMES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
+
+_DOWNLOAD_AGAIN = "download the checkpoint again"
+_LFS_POINTER = b"version https://git-lfs"
+_ZIP = b"PK\x03\x04"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a weight file."""
+
+    shape: tuple[int, ...]
+    dtype: str  # safetensors' name for a float dtype, else any text
+    read: Callable[[], Tensor]  # the tensor as stored, memory-mapped where possible
+
+
+def find_weights(directory: Path) -> list[Path]:
+    """The weight files of `directory`, shards in the order of their names.
+
+    Raises CheckpointError if there are none, or if an index of shards is damaged, names a missing file or leads out of
+    the directory.
+    """
+    path = _main_file(directory)
+    return sorted({path.with_name(shard) for shard in _weight_map(path).values()}) if _is_index(path) else [path]
+
+
+def open_weights(directory: Path) -> dict[str, StoredTensor]:
+    """Every tensor of the checkpoint in `directory` by its stored name; none is read yet.
+
+    Raises CheckpointError as `find_weights` does, for a damaged file, and if index and shards disagree.
+    """
+    stored: dict[str, StoredTensor] = {}
+    found: dict[str, str] = {}  # tensor name -> file name, as the index should say
+    problems = []
+    for path in find_weights(directory):
+        tensors = _open_safetensors(path) if path.suffix == ".safetensors" else _open_bin(path)
+        problems += [f"{name} is both in {found[name]} and in {path.name}" for name in tensors if name in found]
+        stored.update(tensors)
+        found.update(dict.fromkeys(tensors, path.name))
+    if _is_index(index := _main_file(directory)):
+        promised = _weight_map(index)
+        problems += [f"{name} is not in {promised[name]}" for name in promised if found.get(name) != promised[name]]
+        problems += [f"{name} of {found[name]} is not in the index" for name in found if name not in promised]
+    if problems:
+        refuse(str(directory), [f"index and shards disagree: {listed(problems)}"], _DOWNLOAD_AGAIN)
+    return stored
+
+
+def hash_weights(directory: Path) -> str:
+    """SHA-256, in hex, of the weight files one after the other (of one file: the hash that the Hub shows)."""
+    digest = hashlib.sha256()
+    for path in find_weights(directory):
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+        except OSError as error:
+            refuse(str(path), [f"cannot be read: {error.strerror}"], "check the file and its permissions")
+    return digest.hexdigest()
+
+
+def _main_file(directory: Path) -> Path:
+    """The weight file or the index of shards that counts."""
+    for name in (*SAFETENSORS_NAMES, *BIN_NAMES):
+        if (directory / name).is_file():
+            return directory / name
+    names = ", ".join((*SAFETENSORS_NAMES, *BIN_NAMES))
+    refuse(str(directory), [f"no weights (looked for {names})"], "name the directory that holds the checkpoint")
+
+
+def _is_index(path: Path) -> bool:
+    return path.suffix == ".json"
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """The index `path`: tensor name -> shard file name."""
+    shards = read_json(path).get("weight_map")
+    if not isinstance(shards, dict) or not shards or not all(isinstance(shard, str) for shard in shards.values()):
+        refuse(str(path), ["weight_map does not map tensor names to file names"], _DOWNLOAD_AGAIN)
+    suffix = ".safetensors" if path.name in SAFETENSORS_NAMES else ".bin"
+    names = sorted(set(shards.values()))
+    # A plain file name cannot leave the directory. Links are followed: the Hub's cache consists of them.
+    strange = [n for n in names if "/" in n or "\\" in n or ":" in n or not n.isprintable() or not n.endswith(suffix)]
+    if strange:
+        refuse(str(path), [f"not the name of a {suffix} file beside it: {listed(strange)}"], _DOWNLOAD_AGAIN)
+    missing = [name for name in names if not path.with_name(name).is_file()]
+    if missing:
+        refuse(str(path), [f"missing shards: {listed(missing)}"], _DOWNLOAD_AGAIN)
+    return shards
+
+
+def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
+    _check_readable(path)
+    try:
+        file: Any = safe_open(path, framework="pt")  # stays open as long as a tensor's `read` does
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return {
+            name: StoredTensor(tuple(view.get_shape()), view.get_dtype(), partial(file.get_tensor, name))
+            for name, view in slices.items()
+        }
+    except (SafetensorError, OSError) as error:
+        refuse(str(path), [f"damaged or truncated: {one_line(error)}"], _DOWNLOAD_AGAIN)
+
+
+def _open_bin(path: Path) -> dict[str, StoredTensor]:
+    state = _unpickle(path, mapped=_check_readable(path).startswith(_ZIP))
+    if not isinstance(state, Mapping) or not state:
+        refuse(str(path), [f"holds a {type(state).__name__}, not a state dict"], "save model.state_dict() there")
+    wrong = [str(name) for name, value in state.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
+    if wrong:
+        refuse(str(path), [f"not a state dict: {listed(wrong)} is not a tensor"], "save model.state_dict() there")
+    return {name: StoredTensor(tuple(t.shape), _dtype_name(t), partial(_itself, t)) for name, t in state.items()}
+
+
+def _unpickle(path: Path, *, mapped: bool) -> object:
+    """What torch's restricted unpickler finds in `path`; `mapped` needs a zip file, the format since torch 1.6."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's notes on old pickles are not for the user
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        fact = f"not a state dict, or damaged: {one_line(str(error).split('.')[0])}"
+        refuse(str(path), [fact], f"{_DOWNLOAD_AGAIN}, or save model.state_dict() there")
+    except Exception as error:  # a damaged file makes torch raise almost anything
+        refuse(str(path), [f"damaged or truncated: {one_line(error) or type(error).__name__}"], _DOWNLOAD_AGAIN)
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor.detach()
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return _TORCH_NAMES.get(tensor.dtype, str(tensor.dtype)) if dense else f"{tensor.layout} on {tensor.device.type}"
+
+
+def _check_readable(path: Path) -> bytes:
+    """The first bytes of `path`; CheckpointError if it cannot be opened or plainly holds no weights."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_LFS_POINTER))
+    except OSError as error:
+        refuse(str(path), [f"cannot be read: {error.strerror}"], "check the file and its permissions")
+    if not start:
+        refuse(str(path), ["the file is empty"], _DOWNLOAD_AGAIN)
+    if start == _LFS_POINTER:
+        refuse(str(path), ["a Git LFS pointer, not the weights"], "run `git lfs pull` in the checkpoint's repository")
+    return start

@@ -1,0 +1,98 @@
+"""Writes a bundle directory that is either complete or not there."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+import safetensors.torch
+from torch import Tensor
+
+from igpt_runtime.errors import OutputError
+from igpt_runtime.manifest import MANIFEST_FILE, WEIGHTS_FILE, FileRecord, Manifest, manifest_to_json
+
+
+@contextlib.contextmanager
+def bundle_directory(output: Path, *, force: bool) -> Iterator[Path]:
+    """A staging directory that becomes `output` when the block ends well, and vanishes when it does not.
+
+    force: replace an existing bundle (and only a bundle, or an empty directory).
+
+    Raises:
+        OutputError: `output` exists, is no bundle, or cannot be written; the disk is full.
+    """
+    _check_replaceable(output, force)
+    staging = None
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
+        yield staging
+        _replace(staging, output)
+    except OSError as error:
+        raise OutputError(_describe(error, output)) from error
+    except safetensors.SafetensorError as error:  # how safetensors reports a failed write
+        raise OutputError(f"cannot write {output}: {error}; free some space or choose another --output") from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_replaceable(output: Path, force: bool) -> None:
+    if not output.exists() and not output.is_symlink():
+        return
+    if not force:
+        raise OutputError(f"{output} exists; add --force to replace it, or choose another --output")
+    replaceable = output.is_dir() and not output.is_symlink()
+    if not replaceable or (any(output.iterdir()) and not (output / MANIFEST_FILE).is_file()):
+        raise OutputError(f"{output} exists and is not a bundle; --force does not replace it, choose another --output")
+
+
+def _replace(staging: Path, output: Path) -> None:
+    """Put the staging directory in place; an old bundle is moved aside first, as a directory cannot be overwritten."""
+    umask = os.umask(0)
+    os.umask(umask)
+    staging.chmod(0o777 & ~umask)  # mkdtemp makes private directories
+    old = None
+    if output.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))
+        output.rename(old / output.name)
+    staging.rename(output)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _describe(error: OSError, output: Path) -> str:
+    where = error.filename or output
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk of {output}; free some or choose another --output"
+    return f"cannot write {where}: {error.strerror or error}; choose another --output"
+
+
+def write_weights(tensors: Mapping[str, Tensor], directory: Path) -> None:
+    """Write every weight once; the graphs refer to this file."""
+    safetensors.torch.save_file({name: tensors[name].contiguous() for name in tensors}, directory / WEIGHTS_FILE)
+
+
+def write_graph(graph: ir.Model, file: str, directory: Path) -> None:
+    """Write one graph; its weights stay references into the weights file."""
+    ir.save(graph, directory / file)
+
+
+def file_records(directory: Path) -> dict[str, FileRecord]:
+    """Size and hash of every file in a bundle directory but the manifest."""
+    records = {}
+    for path in sorted(directory.iterdir()):
+        if path.name != MANIFEST_FILE:
+            with path.open("rb") as file:
+                records[path.name] = FileRecord(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    return records
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> None:
+    """Write the manifest, last of all files."""
+    (directory / MANIFEST_FILE).write_text(manifest_to_json(manifest), encoding="utf-8")

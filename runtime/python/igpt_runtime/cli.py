@@ -1,0 +1,310 @@
+"""The `igpt-run` command: parses, calls the library, prints."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from igpt_runtime.console import Command, Group, print_result, token_progress
+from igpt_runtime.errors import OptionError, OutputError
+
+if TYPE_CHECKING:
+    from igpt_runtime.complete import Completion, Picture
+    from igpt_runtime.generate import GenerationOptions
+    from igpt_runtime.session import Session
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="igpt-onnx")
+def main() -> None:
+    """Complete, sample, classify and embed pictures with an ImageGPT bundle on ONNX Runtime.
+
+    Without --model, commands use the embedded demo model of handwritten digits. Pictures are PNG, JPEG, WebP, GIF or
+    BMP files, or - for standard input.
+    """
+
+
+def _options(*decorators: Decorator) -> Decorator:
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+_json = click.option("as_json", "--json", is_flag=True, help="Print the result as JSON.")
+_force = click.option("--force", is_flag=True, help="Overwrite existing output files.")
+_crop = click.option("--crop", is_flag=True, help="Resize the short side and cut the centre, instead of squashing.")
+_model = _options(
+    click.option("--model", metavar="DIR", help="Bundle directory.  [default: the embedded demo]"),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+)
+_sampling = _options(
+    click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same pictures."),
+    click.option("--temperature", type=float, default=1.0, show_default=True, help="0 takes the likeliest token."),
+    click.option("--top-k", type=int, default=0, show_default=True, help="Only the k likeliest tokens; 0 is off."),
+    click.option(
+        "--top-p", type=float, default=1.0, show_default=True, help="Only the likeliest tokens up to this sum."
+    ),
+)
+_drawing = _options(
+    click.option("--separate", is_flag=True, help="Also write each picture to a file of its own, OUT-1.png ..."),
+    click.option("--gif", is_flag=True, help="Also write an animation of the drawing, OUT.gif."),
+    click.option("--scale", type=int, help="Enlarge every pixel this many times.  [default: about 128 px a picture]"),
+)
+
+
+@main.command(cls=Command)
+@click.argument("image")
+@click.option("--keep", default="top-half", show_default=True, help="top-half, a fraction (0.25, 25%), or rows (8).")
+@click.option("-n", default=8, show_default=True, help="Number of completions.")
+@_sampling
+@_crop
+@click.option("-o", "--output", help="Contact sheet to write; - for stdout.  [default: NAME-completed.png]")
+@_drawing
+@_model
+@_force
+@_json
+def complete(
+    image: str, keep: str, n: int, seed: int, temperature: float, top_k: int, top_p: float, crop: bool,
+    output: str | None, separate: bool, gif: bool, scale: int | None, model: str | None, device: str,
+    force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Keep the top of IMAGE and draw the rest, n times."""
+    from igpt_runtime.complete import complete, rows_to_keep
+    from igpt_runtime.generate import GenerationOptions
+    from igpt_runtime.session import open_session
+
+    options = GenerationOptions(n, seed, temperature, top_k, top_p)
+    stem = "stdin" if image == "-" else Path(image).stem
+    out = _Outputs(output or f"{stem}-completed.png", n, separate=separate, gif=gif, scale=scale, force=force)
+    session = open_session(model, device=device)
+    config, form = session.manifest.config, session.manifest.image_format
+    total = n * (config.n_positions - rows_to_keep(keep, form.height) * form.width)
+    with token_progress("completing", total) as progress:
+        start = time.perf_counter()
+        result = complete(session, _picture(image), options, keep=keep, crop=crop, progress=progress)
+        seconds = time.perf_counter() - start
+    _finish(session, result, options, out, total, seconds, as_json)
+
+
+@main.command(cls=Command)
+@click.option("-n", default=16, show_default=True, help="Number of pictures.")
+@_sampling
+@click.option("-o", "--output", default="samples.png", show_default=True, help="Contact sheet to write; - for stdout.")
+@_drawing
+@_model
+@_force
+@_json
+def sample(
+    n: int, seed: int, temperature: float, top_k: int, top_p: float, output: str, separate: bool, gif: bool,
+    scale: int | None, model: str | None, device: str, force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Draw n pictures from nothing."""
+    from igpt_runtime.complete import sample
+    from igpt_runtime.generate import GenerationOptions
+    from igpt_runtime.session import open_session
+
+    options = GenerationOptions(n, seed, temperature, top_k, top_p)
+    out = _Outputs(output, n, separate=separate, gif=gif, scale=scale, force=force)
+    session = open_session(model, device=device)
+    total = n * session.manifest.config.n_positions
+    with token_progress("sampling", total) as progress:
+        start = time.perf_counter()
+        result = sample(session, options, progress=progress)
+        seconds = time.perf_counter() - start
+    _finish(session, result, options, out, total, seconds, as_json)
+
+
+@main.command(cls=Command)
+@click.argument("images", nargs=-1, required=True)
+@_crop
+@_model
+@_json
+def classify(images: tuple[str, ...], crop: bool, model: str | None, device: str, as_json: bool) -> None:
+    """Name what each of IMAGES shows, with probabilities."""
+    from igpt_runtime.features import classify
+    from igpt_runtime.session import open_session
+
+    session = open_session(model, device=device)
+    probabilities = classify(session, _pictures(images), crop=crop)
+    assert session.manifest.classifier is not None
+    labels = session.manifest.classifier.labels
+    records = []
+    lines = []
+    for image, row in zip(images, probabilities, strict=True):
+        order = row.argsort()[::-1]
+        records.append(
+            {
+                "image": image,
+                "label": labels[order[0]],
+                "probabilities": dict(zip(labels, map(float, row), strict=True)),
+            }
+        )
+        lines.append(f"{image}: " + ", ".join(f"{labels[i]} {row[i]:.1%}" for i in order[:3]))
+    print_result("\n".join(lines), records, as_json)
+
+
+@main.command(cls=Command)
+@click.argument("images", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, help="NumPy .npz file to write; - for stdout.")
+@click.option(
+    "--layer", "layers", type=int, multiple=True, help="Layer to keep, 0..n_layer; repeatable.  [default: all]"
+)
+@_crop
+@_model
+@_force
+@_json
+def features(
+    images: tuple[str, ...], output: str, layers: tuple[int, ...], crop: bool, model: str | None, device: str,
+    force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Write the mean-pooled hidden states of IMAGES: `features` [images, layers, n_embd], `layers` and `images`."""
+    import numpy as np
+
+    from igpt_runtime.features import features
+    from igpt_runtime.files import atomic_write
+    from igpt_runtime.session import open_session
+
+    _refuse_existing([output], force)
+    session = open_session(model, device=device)
+    n_layer = session.manifest.config.n_layer
+    kept = layers or tuple(range(n_layer + 1))
+    if not all(0 <= layer <= n_layer for layer in kept):
+        raise OptionError(f"layer must be 0 .. {n_layer} for this bundle, got {', '.join(map(str, kept))}")
+    values = features(session, _pictures(images), crop=crop)[:, list(kept)]
+    buffer = BytesIO()
+    np.savez(buffer, features=values, layers=np.array(kept), images=np.array(images))
+    _write(output, buffer.getvalue(), atomic_write)
+    record = {"output": output, "images": len(images), "layers": list(kept), "n_embd": values.shape[2]}
+    if output != "-":
+        print_result(output, record, as_json)
+
+
+@main.command(cls=Command)
+@_model
+@_json
+def info(model: str | None, device: str, as_json: bool) -> None:
+    """Describe a bundle."""
+    import json
+
+    from igpt_runtime.manifest import manifest_to_json
+    from igpt_runtime.session import open_session
+
+    session = open_session(model, device=device)
+    manifest = session.manifest
+    record = {**json.loads(manifest_to_json(manifest)), "provider": session.provider}
+    config, form = manifest.config, manifest.image_format
+    size = sum(file.size for file in manifest.files.values())
+    rows = {
+        "name": manifest.name,
+        "path": session.bundle.path,
+        "precision": manifest.precision,
+        "model": f"{config.n_layer} layers x {config.n_embd} wide, {config.n_head} heads, {config.activation_function}",
+        "pictures": f"{form.width}x{form.height}, {config.n_clusters} colours",
+        "classifier": manifest.classifier
+        and f"{len(manifest.classifier.labels)} labels on layer {manifest.classifier.layer}",
+        "graphs": ", ".join(manifest.graphs),
+        "size": f"{size / 1e6:,.1f} MB",
+        "checkpoint": manifest.source["checkpoint"],
+        "verified": ", ".join(f"{key} {value:.3g}" for key, value in manifest.verification.items()),
+        "provider": session.provider,
+    }
+    print_result("\n".join(f"{key + ':':12}{value}" for key, value in rows.items()), record, as_json)
+
+
+class _Outputs:
+    """The files a drawing command writes: planned, and refused if they exist, before the work begins."""
+
+    def __init__(self, sheet: str, n: int, *, separate: bool, gif: bool, scale: int | None, force: bool) -> None:
+        if sheet == "-" and (separate or gif):
+            raise OptionError("--separate and --gif need a file name; give -o a path instead of -")
+        if scale is not None and not 1 <= scale <= 64:
+            raise OptionError(f"scale must be 1 .. 64, got {scale}")
+        path = Path(sheet)
+        self.sheet, self.scale = sheet, scale
+        self.separate = (
+            [str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in range(1, n + 1)] if separate else []
+        )
+        self.gif = str(path.with_suffix(".gif")) if gif else None
+        if self.gif == sheet:
+            raise OptionError("the contact sheet and the animation would both be OUT.gif; name the sheet OUT.png")
+        _refuse_existing([sheet, *self.separate, *filter(None, [self.gif])], force)
+
+
+def _finish(
+    session: "Session", result: "Completion", options: "GenerationOptions", out: _Outputs, drawn: int, seconds: float,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Write the pictures and print where they are."""
+    from igpt_runtime.sheet import auto_scale, contact_sheet, drawing_gif, encode_image, save_image, upscale
+
+    form = session.manifest.image_format
+    given = result.tokens[0, : result.kept_rows * form.width]
+    scale = out.scale or auto_scale(max(form.width, form.height))
+
+    def sheet(pictures: Sequence[Any]) -> Any:
+        kept = None if result.original is None else _partial(session, given)
+        return contact_sheet(result.original, kept, pictures, scale=scale)
+
+    if out.sheet == "-":
+        click.get_binary_stream("stdout").write(encode_image(sheet(result.images), ".png"))
+    else:
+        save_image(sheet(result.images), out.sheet)
+    for path, picture in zip(out.separate, result.images, strict=False):
+        save_image(upscale(picture, scale), path)
+    if out.gif is not None:
+        frames = range(given.size, result.tokens.shape[1] + 1, max(1, form.width // 4))
+        drawing_gif([sheet([_partial(session, row[:end]) for row in result.tokens]) for end in frames], out.gif)
+    written = [path for path in (out.sheet, *out.separate, out.gif) if path is not None and path != "-"]
+    rate = drawn / seconds
+    click.echo(
+        f"{options.n} pictures in {seconds:.2f} s, {rate:,.0f} tokens/s, seed {options.seed}, {session.provider}",
+        err=True,
+    )
+    record = {
+        "files": written, "n": options.n, "seed": options.seed, "kept_rows": result.kept_rows, "seconds": seconds,
+        "tokens_per_second": rate, "provider": session.provider, "tokens": result.tokens.tolist(),
+    }  # fmt: skip
+    if out.sheet != "-":
+        print_result("\n".join(written), record, as_json)
+
+
+def _partial(session: "Session", tokens: Any) -> Any:
+    from igpt_runtime.sheet import partial_image
+
+    form = session.manifest.image_format
+    return partial_image(tokens, form.clusters, form.height, form.width)
+
+
+def _picture(image: str) -> "Picture":
+    return click.get_binary_stream("stdin") if image == "-" else image
+
+
+def _pictures(images: Iterable[str]) -> list["Picture"]:
+    return [_picture(image) for image in images]
+
+
+def _refuse_existing(paths: Iterable[str], force: bool) -> None:
+    """Refuse before the work begins. A device or pipe exists too, but writing to it destroys nothing."""
+    for path in paths:
+        if path != "-" and not force and Path(path).is_file():
+            raise OutputError(f"{path} exists; add --force to overwrite it, or choose another -o")
+
+
+def _write(path: str, data: bytes, write: Callable[[str, bytes], None]) -> None:
+    if path == "-":
+        click.get_binary_stream("stdout").write(data)
+    else:
+        write(path, data)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

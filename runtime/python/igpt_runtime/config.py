@@ -1,0 +1,67 @@
+"""What a checkpoint says besides its weights: the model's shape, its image format, what its classifier reads."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class ImageGPTConfig:
+    """Shape and arithmetic of one ImageGPT (transformers' `ImageGPTConfig`, without its training-only fields)."""
+
+    vocab_size: int = 513  # colour clusters plus sos, the last id
+    n_positions: int = 1024  # height * width of the picture; the capacity of the cache
+    n_embd: int = 512
+    n_layer: int = 24
+    n_head: int = 8
+    n_inner: int | None = None  # width of the MLP; None is 4 * n_embd
+    activation_function: str = "quick_gelu"
+    layer_norm_epsilon: float = 1e-5
+    scale_attn_weights: bool = True  # divide scores by sqrt(head_dim)
+    scale_attn_by_inverse_layer_idx: bool = False  # and by (layer + 1)
+    reorder_and_upcast_attn: bool = False  # scores in float32 whatever the precision
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.n_embd // self.n_head
+
+    @property
+    def inner_dim(self) -> int:
+        """Width of the MLP's hidden layer."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of colour clusters, which is the number of classes of the logits."""
+        return self.vocab_size - 1
+
+    @property
+    def sos(self) -> int:
+        """Start-of-sequence token, the first input of every sequence."""
+        return self.vocab_size - 1
+
+    def attention_scale(self, layer: int) -> float:
+        """Factor on the attention scores of block `layer` (0-based)."""
+        scale = self.head_dim**-0.5 if self.scale_attn_weights else 1.0
+        return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFormat:
+    """How pictures become tokens (the fields of an image processor that ImageGPT uses)."""
+
+    height: int  # pixels; height * width is n_positions
+    width: int
+    clusters: npt.NDArray[np.float32]  # [n_clusters, 3] colour centres in [-1, 1]
+    resample: int = 2  # PIL's filter number; 2 is bilinear
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A linear head over mean-pooled features."""
+
+    labels: tuple[str, ...]  # name of each class
+    layer: int  # the hidden state it reads, 0..n_layer
+    sos: bool  # True: input is sos and the first n_positions - 1 tokens, as in pre-training; False: all tokens

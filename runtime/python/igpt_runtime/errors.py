@@ -1,0 +1,46 @@
+"""Every error this project raises on purpose.
+
+    IgptError
+    +-- OptionError         an option is out of range or does not fit the bundle
+    +-- ImageError          a picture cannot be read
+    +-- BundleError         a bundle is missing, damaged, or of an unknown version
+    +-- DeviceError         an execution provider, or onnxruntime itself, is not there
+    +-- OutputError         a result cannot be written
+    +-- CheckpointError     a checkpoint cannot be used (export only)
+    +-- VerificationError   an exported bundle disagrees with its source (export only)
+
+Each message is one line: a fact, where, and what to do about it. Library code raises and never prints; the command
+lines turn the tree into one-line messages and exit codes in `igpt_runtime.console`.
+"""
+
+
+class IgptError(Exception):
+    """Base of all errors a user can cause or fix."""
+
+
+class OptionError(IgptError):
+    """An option is out of range or does not fit the bundle."""
+
+
+class ImageError(IgptError):
+    """A picture cannot be read."""
+
+
+class BundleError(IgptError):
+    """A bundle is missing, damaged, or of an unknown version."""
+
+
+class DeviceError(IgptError):
+    """An execution provider, or onnxruntime itself, is not there."""
+
+
+class OutputError(IgptError):
+    """A result cannot be written."""
+
+
+class CheckpointError(IgptError):
+    """A checkpoint cannot be used."""
+
+
+class VerificationError(IgptError):
+    """An exported bundle disagrees with the checkpoint it was made from."""

@@ -1,0 +1,122 @@
+"""The manifest: what a bundle's `manifest.json` says, as a dataclass, read with every field checked."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
+from igpt_runtime.errors import BundleError
+from igpt_runtime.names import TensorSpec
+
+FORMAT_VERSION = 1
+SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
+MANIFEST_FILE = "manifest.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class GraphRecord:
+    """One graph of the bundle."""
+
+    file: str  # name of its .onnx file
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a file of the bundle must be."""
+
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """Everything a runtime must know about a bundle before it opens a graph."""
+
+    name: str
+    precision: str  # of the weights: fp32
+    opset: int
+    config: ImageGPTConfig
+    image_format: ImageFormat
+    classifier: Classifier | None
+    graphs: Mapping[str, GraphRecord]
+    files: Mapping[str, FileRecord]  # every file of the bundle but the manifest
+    source: Mapping[str, str | None]  # checkpoint and its sha256
+    tools: Mapping[str, str]  # versions that made the bundle
+    verification: Mapping[str, float]  # the exporter's own comparison; see igpt_export.verify
+
+
+def manifest_to_json(manifest: Manifest) -> str:
+    """The text of `manifest.json`."""
+    record = dataclasses.asdict(manifest)
+    # float32 values print shortest as float32: float(str(x)) reads back as the same float32.
+    record["image_format"]["clusters"] = [[float(str(c)) for c in row] for row in manifest.image_format.clusters]
+    versions = {"format_version": FORMAT_VERSION, "sampling_version": SAMPLING_VERSION, "sos": manifest.config.sos}
+    return json.dumps({**versions, **record}, indent=1) + "\n"
+
+
+def manifest_from_json(text: str, where: str) -> Manifest:
+    """Parse `manifest.json`.
+
+    Raises:
+        BundleError: it is not JSON, is of another format version, or lacks a field; `where` is the path it names.
+    """
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise BundleError(f"{where} is not valid JSON ({error}); export the bundle again") from error
+    if not isinstance(record, dict):
+        raise BundleError(f"{where} is not a JSON object; export the bundle again")
+    for key, known in (("format_version", FORMAT_VERSION), ("sampling_version", SAMPLING_VERSION)):
+        version = record.get(key)
+        if version != known:
+            raise BundleError(
+                f"{where} has {key} {version!r}, this igpt-run reads {known}; "
+                "install the matching igpt-onnx or export the bundle again"
+            )
+    try:
+        return _manifest(record)
+    except KeyError as error:
+        raise BundleError(f"{where} lacks the field {error}; export the bundle again") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f"{where} has a malformed field ({error}); export the bundle again") from error
+
+
+def _manifest(record: dict[str, Any]) -> Manifest:
+    config = ImageGPTConfig(**record["config"])
+    image = record["image_format"]
+    clusters = np.asarray(image["clusters"], np.float32)
+    if clusters.shape != (config.n_clusters, 3):
+        raise ValueError(f"image_format.clusters has shape {clusters.shape}, expected ({config.n_clusters}, 3)")
+    if image["height"] * image["width"] != config.n_positions:
+        raise ValueError(f"image_format {image['height']}x{image['width']} is not config.n_positions")
+    classifier = record["classifier"]
+    return Manifest(
+        name=str(record["name"]),
+        precision=str(record["precision"]),
+        opset=int(record["opset"]),
+        config=config,
+        image_format=ImageFormat(int(image["height"]), int(image["width"]), clusters, int(image["resample"])),
+        classifier=None
+        if classifier is None
+        else Classifier(tuple(map(str, classifier["labels"])), int(classifier["layer"]), bool(classifier["sos"])),
+        graphs={name: _graph(graph) for name, graph in record["graphs"].items()},
+        files={name: FileRecord(int(file["size"]), str(file["sha256"])) for name, file in record["files"].items()},
+        source=dict(record["source"]),
+        tools=dict(record["tools"]),
+        verification=dict(record["verification"]),
+    )
+
+
+def _graph(record: dict[str, Any]) -> GraphRecord:
+    inputs, outputs = (
+        tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in record[key])
+        for key in ("inputs", "outputs")
+    )
+    return GraphRecord(str(record["file"]), inputs, outputs)

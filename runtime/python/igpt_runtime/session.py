@@ -1,0 +1,124 @@
+"""An opened bundle: execution provider chosen, graphs opened when first used."""
+
+import importlib.metadata
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from igpt_runtime.bundle import Bundle, open_bundle
+from igpt_runtime.errors import BundleError, DeviceError, OptionError
+from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+DEVICES = ("auto", "cpu", "cuda")
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+
+
+class Session:
+    """An opened bundle. Graphs are checked and loaded on first use and share one weights file."""
+
+    def __init__(self, bundle: Bundle, device: str, threads: int | None) -> None:
+        """Use `open_session`."""
+        self.bundle = bundle
+        self._ort = import_onnxruntime()
+        self._providers = _providers(device, self._ort.get_available_providers())
+        self._required = _CUDA if device == "cuda" else None
+        self._threads = threads
+        self._graphs: dict[str, onnxruntime.InferenceSession] = {}
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle is."""
+        return self.bundle.manifest
+
+    def graph(self, name: str) -> "onnxruntime.InferenceSession":
+        """The ONNX Runtime session of a graph, opened on first use.
+
+        Raises:
+            BundleError: the graph is not in the bundle, or a file is damaged.
+            DeviceError: CUDA was asked for and ONNX Runtime did not start it.
+        """
+        if name not in self._graphs:
+            if not self._graphs:
+                self.bundle.check_file(WEIGHTS_FILE)
+            self._graphs[name] = self._open(self.bundle.graph_path(name))
+        return self._graphs[name]
+
+    def _open(self, path: Path) -> "onnxruntime.InferenceSession":
+        options = self._ort.SessionOptions()
+        options.log_severity_level = 3
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        try:
+            session = self._ort.InferenceSession(path, options, providers=self._providers)
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"ONNX Runtime cannot open {path} ({reason}); export the bundle again") from error
+        if self._required and self._required not in session.get_providers():
+            raise DeviceError(
+                "CUDA was asked for but ONNX Runtime could not start it; check the driver, or use --device cpu"
+            )
+        return session
+
+    @property
+    def provider(self) -> str:
+        """The execution provider in use (of the opened graphs; the intended one before any is opened)."""
+        for session in self._graphs.values():
+            return str(session.get_providers()[0])
+        return self._providers[0]
+
+
+def open_session(
+    path: str | os.PathLike[str] | None = None, *, device: str = "auto", threads: int | None = None
+) -> Session:
+    """Open the bundle at `path` (the embedded demo if None) on a device: auto, cpu or cuda.
+
+    threads: threads inside one operator; None leaves ONNX Runtime's choice, one per physical core.
+
+    Raises:
+        BundleError: no bundle at `path`, or a damaged one.
+        DeviceError: no usable onnxruntime, or CUDA asked for where there is none.
+        OptionError: unknown device, or threads below 1.
+    """
+    if device not in DEVICES:
+        raise OptionError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads must be at least 1, got {threads}")
+    return Session(open_bundle(path), device, threads)
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime. Raises DeviceError when it is not installed, or when both distributions are."""
+    if all(_is_installed(name) for name in _DISTRIBUTIONS):
+        raise DeviceError(
+            "both onnxruntime and onnxruntime-gpu are installed and overwrite each other; "
+            "run: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'igpt-onnx[cpu]' or 'igpt-onnx[gpu]'"
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DeviceError(
+            f"onnxruntime cannot be imported ({error}); "
+            "run: pip install 'igpt-onnx[cpu]' (or 'igpt-onnx[gpu]' for CUDA)"
+        ) from error
+    return onnxruntime
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _providers(device: str, available: list[str]) -> list[str]:
+    if device == "cuda" and _CUDA not in available:
+        raise DeviceError(
+            "CUDA was asked for but this onnxruntime has no CUDA provider; "
+            "run: pip uninstall -y onnxruntime, then pip install 'igpt-onnx[gpu]', or use --device cpu"
+        )
+    return [_CUDA, _CPU] if device != "cpu" and _CUDA in available else [_CPU]
