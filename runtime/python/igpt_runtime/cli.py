@@ -2,15 +2,15 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from igpt_runtime.console import Command, Group, print_result, token_progress
-from igpt_runtime.errors import OptionError, OutputError
+from igpt_runtime.errors import OptionError
 
 if TYPE_CHECKING:
     from igpt_runtime.complete import Completion, Picture
@@ -79,12 +79,14 @@ def complete(
 ) -> None:  # fmt: skip
     """Keep the top of IMAGE and draw the rest, n times."""
     from igpt_runtime.complete import complete, rows_to_keep
+    from igpt_runtime.drawing import plan_outputs, write_pictures
     from igpt_runtime.generate import GenerationOptions
     from igpt_runtime.session import open_session
 
     options = GenerationOptions(n, seed, temperature, top_k, top_p)
     stem = "stdin" if image == "-" else Path(image).stem
-    out = _Outputs(output or f"{stem}-completed.png", n, separate=separate, gif=gif, scale=scale, force=force)
+    target = output or f"{stem}-completed.png"
+    out = plan_outputs(target, n, separate=separate, gif=gif, scale=scale, force=force)
     session = open_session(model, device=device)
     config, form = session.manifest.config, session.manifest.image_format
     total = n * (config.n_positions - rows_to_keep(keep, form.height) * form.width)
@@ -92,7 +94,7 @@ def complete(
         start = time.perf_counter()
         result = complete(session, _picture(image), options, keep=keep, crop=crop, progress=progress)
         seconds = time.perf_counter() - start
-    _finish(session, result, options, out, total, seconds, as_json)
+    _report(session, result, options, write_pictures(session, result, out), seconds, as_json)
 
 
 @main.command(cls=Command)
@@ -109,18 +111,19 @@ def sample(
 ) -> None:  # fmt: skip
     """Draw n pictures from nothing."""
     from igpt_runtime.complete import sample
+    from igpt_runtime.drawing import plan_outputs, write_pictures
     from igpt_runtime.generate import GenerationOptions
     from igpt_runtime.session import open_session
 
     options = GenerationOptions(n, seed, temperature, top_k, top_p)
-    out = _Outputs(output, n, separate=separate, gif=gif, scale=scale, force=force)
+    out = plan_outputs(output, n, separate=separate, gif=gif, scale=scale, force=force)
     session = open_session(model, device=device)
     total = n * session.manifest.config.n_positions
     with token_progress("sampling", total) as progress:
         start = time.perf_counter()
         result = sample(session, options, progress=progress)
         seconds = time.perf_counter() - start
-    _finish(session, result, options, out, total, seconds, as_json)
+    _report(session, result, options, write_pictures(session, result, out), seconds, as_json)
 
 
 @main.command(cls=Command)
@@ -170,10 +173,10 @@ def features(
     import numpy as np
 
     from igpt_runtime.features import features
-    from igpt_runtime.files import atomic_write
+    from igpt_runtime.files import check_writable, write_output
     from igpt_runtime.session import open_session
 
-    _refuse_existing([output], force)
+    check_writable([output], force=force)
     session = open_session(model, device=device)
     n_layer = session.manifest.config.n_layer
     kept = layers or tuple(range(n_layer + 1))
@@ -182,7 +185,7 @@ def features(
     values = features(session, _pictures(images), crop=crop)[:, list(kept)]
     buffer = BytesIO()
     np.savez(buffer, features=values, layers=np.array(kept), images=np.array(images))
-    _write(output, buffer.getvalue(), atomic_write)
+    write_output(output, buffer.getvalue())
     record = {"output": output, "images": len(images), "layers": list(kept), "n_embd": values.shape[2]}
     if output != "-":
         print_result(output, record, as_json)
@@ -220,90 +223,30 @@ def info(model: str | None, device: str, as_json: bool) -> None:
     print_result("\n".join(f"{key + ':':12}{value}" for key, value in rows.items()), record, as_json)
 
 
-class _Outputs:
-    """The files a drawing command writes: planned, and refused if they exist, before the work begins."""
-
-    def __init__(self, sheet: str, n: int, *, separate: bool, gif: bool, scale: int | None, force: bool) -> None:
-        if sheet == "-" and (separate or gif):
-            raise OptionError("--separate and --gif need a file name; give -o a path instead of -")
-        if scale is not None and not 1 <= scale <= 64:
-            raise OptionError(f"scale must be 1 .. 64, got {scale}")
-        path = Path(sheet)
-        self.sheet, self.scale = sheet, scale
-        self.separate = (
-            [str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in range(1, n + 1)] if separate else []
-        )
-        self.gif = str(path.with_suffix(".gif")) if gif else None
-        if self.gif == sheet:
-            raise OptionError("the contact sheet and the animation would both be OUT.gif; name the sheet OUT.png")
-        _refuse_existing([sheet, *self.separate, *filter(None, [self.gif])], force)
-
-
-def _finish(
-    session: "Session", result: "Completion", options: "GenerationOptions", out: _Outputs, drawn: int, seconds: float,
+def _report(
+    session: "Session", result: "Completion", options: "GenerationOptions", written: list[str], seconds: float,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Write the pictures and print where they are."""
-    from igpt_runtime.sheet import auto_scale, contact_sheet, drawing_gif, encode_image, save_image, upscale
-
-    form = session.manifest.image_format
-    given = result.tokens[0, : result.kept_rows * form.width]
-    scale = out.scale or auto_scale(max(form.width, form.height))
-
-    def sheet(pictures: Sequence[Any]) -> Any:
-        kept = None if result.original is None else _partial(session, given)
-        return contact_sheet(result.original, kept, pictures, scale=scale)
-
-    if out.sheet == "-":
-        click.get_binary_stream("stdout").write(encode_image(sheet(result.images), ".png"))
-    else:
-        save_image(sheet(result.images), out.sheet)
-    for path, picture in zip(out.separate, result.images, strict=False):
-        save_image(upscale(picture, scale), path)
-    if out.gif is not None:
-        frames = range(given.size, result.tokens.shape[1] + 1, max(1, form.width // 4))
-        drawing_gif([sheet([_partial(session, row[:end]) for row in result.tokens]) for end in frames], out.gif)
-    written = [path for path in (out.sheet, *out.separate, out.gif) if path is not None and path != "-"]
+    """Print what was drawn and where it is; a picture on stdout leaves no room for either there."""
+    n, n_positions = result.tokens.shape
+    drawn = n * (n_positions - result.kept_rows * session.manifest.image_format.width)
     rate = drawn / seconds
-    click.echo(
-        f"{options.n} pictures in {seconds:.2f} s, {rate:,.0f} tokens/s, seed {options.seed}, {session.provider}",
-        err=True,
-    )
+    summary = f"{n} pictures in {seconds:.2f} s, {rate:,.0f} tokens/s, seed {options.seed}, {session.provider}"
+    click.echo(summary, err=True)
     record = {
-        "files": written, "n": options.n, "seed": options.seed, "kept_rows": result.kept_rows, "seconds": seconds,
+        "files": written, "n": n, "seed": options.seed, "kept_rows": result.kept_rows, "seconds": seconds,
         "tokens_per_second": rate, "provider": session.provider, "tokens": result.tokens.tolist(),
     }  # fmt: skip
-    if out.sheet != "-":
+    if written:
         print_result("\n".join(written), record, as_json)
 
 
-def _partial(session: "Session", tokens: Any) -> Any:
-    from igpt_runtime.sheet import partial_image
-
-    form = session.manifest.image_format
-    return partial_image(tokens, form.clusters, form.height, form.width)
-
-
 def _picture(image: str) -> "Picture":
-    return click.get_binary_stream("stdin") if image == "-" else image
+    return sys.stdin.buffer if image == "-" else image
 
 
 def _pictures(images: Iterable[str]) -> list["Picture"]:
     return [_picture(image) for image in images]
-
-
-def _refuse_existing(paths: Iterable[str], force: bool) -> None:
-    """Refuse before the work begins. A device or pipe exists too, but writing to it destroys nothing."""
-    for path in paths:
-        if path != "-" and not force and Path(path).is_file():
-            raise OutputError(f"{path} exists; add --force to overwrite it, or choose another -o")
-
-
-def _write(path: str, data: bytes, write: Callable[[str, bytes], None]) -> None:
-    if path == "-":
-        click.get_binary_stream("stdout").write(data)
-    else:
-        write(path, data)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from igpt_runtime.errors import OutputError
 
-__all__ = ["atomic_path", "atomic_write"]
+__all__ = ["atomic_path", "atomic_write", "check_writable", "write_output"]
 
 _REMEDIES = {
     errno.ENOENT: "create its directory first",
@@ -64,6 +65,35 @@ def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_output(path: str, data: bytes) -> None:
+    """Write `data` to `path`, or to stdout if it is -. Raises OutputError."""
+    if path == "-":
+        sys.stdout.buffer.write(data)
+    else:
+        atomic_write(path, data)
+
+
+def check_writable(paths: Iterable[str], *, force: bool) -> None:
+    """Find out before the work begins whether results can be written; - is stdout and always can.
+
+    Raises:
+        OutputError: a file exists and `force` is not given, or a directory is missing or not writable.
+    """
+    for path in paths:
+        if path == "-":
+            continue
+        # a device or pipe exists too, but writing to it destroys nothing
+        if Path(path).is_file() and not force:
+            raise OutputError(f"{path} exists; add --force to overwrite it, or choose another output")
+        directory = Path(path).parent
+        if not directory.is_dir():
+            raise _output_error(path, f"no directory {directory}", _REMEDIES[errno.ENOENT])
+        if Path(path).is_dir():
+            raise _output_error(path, "it is a directory", "name a file in it")
+        if not os.access(directory, os.W_OK):
+            raise _output_error(path, f"no permission to write in {directory}", _REMEDIES[errno.EACCES])
 
 
 def _flush(path: Path) -> None:
