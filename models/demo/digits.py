@@ -133,8 +133,15 @@ def to_pixels(tokens: Ints, clusters: Floats) -> Bytes:
     return colours[tokens].reshape(-1, SIDE, SIDE, 3)
 
 
-def cluster_inks(clusters: Floats) -> tuple[Ints, Floats]:
-    """The ink [n_clusters] and its coverage [n_clusters] in [0, 1] that each cluster's colour is nearest to."""
-    table = colour_table().reshape(-1, 3).astype(np.float32) / np.float32(127.5) - 1
-    nearest = ((clusters[:, None] - table[None]) ** 2).sum(-1).argmin(1)
-    return nearest // 256, (nearest % 256 / 255).astype(np.float32)
+def used_clusters(clusters: Floats) -> npt.NDArray[np.bool_]:
+    """Which clusters real pictures in each ink are made of, bool [12, n_clusters]."""
+    used = np.zeros((N_INKS, len(clusters)), dtype=np.bool_)
+    np.put_along_axis(used, tokenize(colour_table(), clusters), True, 1)
+    return used
+
+
+def cluster_coverage(clusters: Floats) -> Floats:
+    """Ink coverage in [0, 1] of the painted colour nearest to each cluster, float32 [n_clusters]."""
+    painted = colour_table().reshape(-1, 3).astype(np.float32) / np.float32(127.5) - 1
+    nearest = ((clusters[:, None] - painted[None]) ** 2).sum(-1).argmin(1)
+    return (nearest % 256 / 255).astype(np.float32)

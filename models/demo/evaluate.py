@@ -26,7 +26,8 @@ from sampling import Sampling, continue_sequences
 from igpt_export.model import ImageGPT
 
 COUNTED_COPIES = 60  # augmented renderings of every training digit that the count models see
-COMPLETIONS = 4  # of every held-out upper half, for each sampling
+COMPLETIONS = 6  # of every held-out upper half, for each sampling
+TRIED_COMPLETIONS = 3  # of every validation upper half
 TRIED = (  # on validation digits, to choose a default
     Sampling(),
     Sampling(top_p=0.95),
@@ -38,8 +39,7 @@ TRIED = (  # on validation digits, to choose a default
     Sampling(temperature=0.7, top_p=0.95),
 )
 RECOMMENDED = Sampling(temperature=0.8, top_p=0.95)
-EXAMPLES = {"zero": 0, "two": 2, "three": 3, "five": 5, "six": 6, "seven": 7}
-SHOWN = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 2, 5)  # classes of the rows of completions.png
+EXAMPLES = {"two": 34, "three": 9, "four": 52, "five": 18, "six": 11, "seven": 66}  # file name: held-out digit
 _INK_SEED, _SAMPLING_SEED = 300, 400
 
 
@@ -91,9 +91,8 @@ def judge_completions(
     completed = continue_sequences(demo.model, primers, sampling, _SAMPLING_SEED).numpy()
     labels = np.repeat(part.labels, copies)
     right = judge.labels(completed) == labels
-    inks, _ = digits.cluster_inks(demo.clusters)
-    picture_ink = np.repeat(digits.random_inks(len(part.labels), _INK_SEED), copies)
-    stray = inks[completed[:, HALF:]] != picture_ink[:, None]
+    inks = np.repeat(digits.random_inks(len(part.labels), _INK_SEED), copies)
+    stray = ~digits.used_clusters(demo.clusters)[inks[:, None], completed[:, HALF:]]
     deviation = np.std(right.reshape(-1, copies).mean(1)) / math.sqrt(len(part.labels))
     figures = {
         **dataclasses.asdict(sampling),
@@ -112,7 +111,7 @@ def measure_completions(demo: Demo) -> tuple[dict[str, object], digits.Ints]:
     judge = train_judge(demo.train, demo.clusters)
     half_judge = train_judge(demo.train, demo.clusters, HALF)
     tokens, labels = demo.tokens(demo.held_out), demo.held_out.labels
-    tried = [judge_completions(demo, judge, demo.validation, sampling, 2)[0] for sampling in TRIED]
+    tried = [judge_completions(demo, judge, demo.validation, sampling, TRIED_COMPLETIONS)[0] for sampling in TRIED]
     own, _ = judge_completions(demo, judge, demo.held_out, Sampling(), COMPLETIONS)
     recommended, completed = judge_completions(demo, judge, demo.held_out, RECOMMENDED, COMPLETIONS)
     return {
@@ -137,11 +136,11 @@ def measure_probe(demo: Demo) -> tuple[checkpoint.Probe, dict[str, object]]:
 
 
 def draw_pages(demo: Demo, completed: digits.Ints, directory: Path) -> None:
-    """Write the two pages: completions of the first held-out digit of each shown class, and unconditional samples."""
+    """Write the two pages: completions of the first held-out digit of each class, and unconditional samples."""
     originals = digits.to_pixels(demo.tokens(demo.held_out), demo.clusters)
     rows = []
-    for position, label in enumerate(SHOWN):
-        index = np.flatnonzero(demo.held_out.labels == label)[SHOWN[:position].count(label)]
+    for label in range(10):
+        index = int(np.flatnonzero(demo.held_out.labels == label)[0])
         drawn = digits.to_pixels(completed[index], demo.clusters)
         original = originals[index][None]
         rows.append(np.concatenate([original, pictures.blank_lower_half(original), drawn]))
@@ -154,7 +153,7 @@ def draw_pages(demo: Demo, completed: digits.Ints, directory: Path) -> None:
 
 
 def draw_examples(demo: Demo, directory: Path) -> None:
-    """Write one held-out digit of each example class."""
+    """Write the example digits, each in its own ink."""
     for ink, (name, index) in enumerate(EXAMPLES.items()):
         scan = demo.held_out.scans[index : index + 1]
         picture = digits.paint(digits.render(scan), np.array([2 * ink]))[0]

@@ -31,6 +31,6 @@ def train_judge(part: digits.Part, clusters: digits.Floats, given: int = 2 * HAL
     warped = digits.render(scans, digits.Augmentation(), _SEED)
     pictures = np.concatenate([digits.render(part.scans), warped])
     tokens = digits.token_sequences(pictures, digits.random_inks(len(pictures), _SEED), clusters)
-    _, coverage = digits.cluster_inks(clusters)
+    coverage = digits.cluster_coverage(clusters)
     classifier = SVC(C=10.0, cache_size=1000).fit(coverage[tokens[:, :given]], np.concatenate([part.labels, labels]))
     return Judge(classifier, coverage, given)

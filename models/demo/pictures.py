@@ -7,8 +7,8 @@ import digits
 import numpy as np
 from PIL import Image, ImageDraw
 
-_PIXEL = 5  # page pixels per picture pixel
-_GAP = 10  # page pixels between pictures
+_PIXEL = 6  # page pixels per picture pixel
+_GAP = 12  # page pixels between pictures
 _HEADER = 26  # page pixels above the first row
 _MARGIN = 20
 _WHITE, _GREY, _TEXT = (255, 255, 255), 205, (60, 60, 60)

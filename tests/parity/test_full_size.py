@@ -1,0 +1,109 @@
+"""The real shapes with random weights: parity with transformers at every position, and the memory an export takes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from igpt_export.checkpoint import random_checkpoint
+from igpt_runtime import GenerationOptions, generate_all, names, open_session
+from igpt_runtime.cache import new_cache
+from igpt_runtime.generate import DecodeStep
+
+pytestmark = pytest.mark.slow
+
+TOLERANCE = 1e-4
+SEED = 7
+
+
+def export(variant: str, output: Path) -> tuple[dict[str, dict[str, float]], int]:
+    """Run `igpt-export` as a user would; returns its JSON report and its peak memory in bytes."""
+    command = [sys.executable, "-m", "igpt_export.cli", "--variant", variant, "--random-weights", "--seed", str(SEED)]
+    process = subprocess.Popen([*command, "--output", str(output), "--json"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    report = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return json.loads(report), usage.ru_maxrss * 1024
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("small") / "bundle"
+    _, peak = export("small", output)
+    assert peak < 1.5 * 2**30
+    return output
+
+
+@pytest.fixture(scope="module")
+def theirs() -> transformers.ImageGPTForCausalImageModeling:
+    """transformers' model with the weights the export makes up."""
+    model = transformers.ImageGPTForCausalImageModeling(transformers.ImageGPTConfig()).eval()
+    tensors = random_checkpoint("small", SEED).tensors
+    model.load_state_dict({k if k.startswith("lm_head.") else f"transformer.{k}": v for k, v in tensors.items()})
+    return model
+
+
+@pytest.fixture(scope="module")
+def input_ids() -> np.ndarray:
+    return np.concatenate([[512], np.random.default_rng(0).integers(0, 512, 1023)])[None]
+
+
+@pytest.fixture(scope="module")
+def expected(theirs: transformers.ImageGPTForCausalImageModeling, input_ids: np.ndarray) -> dict[str, np.ndarray]:
+    with torch.no_grad():
+        outputs = theirs(torch.from_numpy(input_ids), output_hidden_states=True)
+    hidden = {names.hidden_state(i): h.numpy() for i, h in enumerate(outputs.hidden_states)}
+    return {names.LOGITS: outputs.logits.numpy(), **hidden}
+
+
+def test_prefill_equals_transformers(small: Path, expected: dict[str, np.ndarray], input_ids: np.ndarray) -> None:
+    graph = open_session(small, device="cpu").graph(names.PREFILL)
+    actual = graph.run(list(expected), {names.INPUT_IDS: input_ids})
+    for name, value in zip(expected, actual, strict=True):
+        assert np.abs(expected[name] - value).max() <= TOLERANCE, name
+
+
+def test_cached_decode_equals_transformers_at_every_position(
+    small: Path, expected: dict[str, np.ndarray], input_ids: np.ndarray
+) -> None:
+    session = open_session(small, device="cpu")
+    step = DecodeStep(session, new_cache(session.manifest.config, 1), GenerationOptions(), with_logits=True)
+    for position in range(input_ids.shape[1]):
+        step(input_ids[:, position : position + 1], position, np.zeros(1, np.float32))
+        difference = np.abs(step.logits() - expected[names.LOGITS][:, position]).max()
+        assert difference <= TOLERANCE, position
+
+
+def test_greedy_half_image_is_token_identical(
+    small: Path, theirs: transformers.ImageGPTForCausalImageModeling, input_ids: np.ndarray
+) -> None:
+    start = torch.from_numpy(input_ids[:, :513])
+    drawn = theirs.generate(
+        start, attention_mask=torch.ones_like(start), max_length=1025, do_sample=False, pad_token_id=0
+    )
+    options = GenerationOptions(n=1, temperature=0.0)
+    ours = generate_all(open_session(small, device="cpu"), input_ids[0, 1:513], options)
+    assert (ours[0] == drawn[0, 1:].numpy()).all()
+
+
+def test_a_row_does_not_depend_on_its_batch(small: Path, input_ids: np.ndarray) -> None:
+    session = open_session(small, device="cpu")
+    primer = input_ids[0, 1:993]
+    one, many = (generate_all(session, primer, GenerationOptions(n=n, seed=3)) for n in (1, 5))
+    assert (one == many[:1]).all()
+
+
+def test_medium_exports_verifies_and_completes(tmp_path: Path) -> None:
+    report, peak = export("medium", tmp_path / "bundle")
+    assert report["verification"]["decode_max_abs_diff"] <= TOLERANCE
+    assert peak < 16 * 2**30
+    session = open_session(tmp_path / "bundle", device="cpu")
+    drawn = generate_all(session, np.arange(1000) % 512, GenerationOptions(n=2))
+    assert drawn.shape == (2, 1024) and (drawn >= 0).all() and (drawn < 512).all()

@@ -1,0 +1,114 @@
+"""Exported graphs against transformers' ImageGPT, for every configuration field that is honoured."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from igpt_export.checkpoint import load_checkpoint
+from igpt_export.export import export_bundle
+from igpt_runtime import GenerationOptions, generate_all, names, open_session
+
+TOLERANCE = 1e-4
+FIELDS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "n_inner": {"n_inner": 24},
+    "one-head": {"n_head": 1},
+    "gelu_new": {"activation_function": "gelu_new"},
+    "gelu": {"activation_function": "gelu"},
+    "relu": {"activation_function": "relu"},
+    "epsilon": {"layer_norm_epsilon": 0.1},
+    "unscaled": {"scale_attn_weights": False},
+    "inverse-layer": {"scale_attn_by_inverse_layer_idx": True},
+    "upcast": {"reorder_and_upcast_attn": True, "scale_attn_by_inverse_layer_idx": True},
+}
+
+
+def export(checkpoint: Path) -> Path:
+    bundle = checkpoint.with_name("bundle")
+    export_bundle(load_checkpoint(checkpoint), bundle)
+    return bundle
+
+
+def tokens(n_clusters: int, n_positions: int, rows: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, n_clusters, (rows, n_positions))
+
+
+def run_prefill(bundle: Path, input_ids: np.ndarray) -> dict[str, np.ndarray]:
+    graph = open_session(bundle, device="cpu").graph(names.PREFILL)
+    outputs = [output.name for output in graph.get_outputs()]
+    return dict(zip(outputs, graph.run(None, {names.INPUT_IDS: input_ids}), strict=True))
+
+
+@pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
+def test_logits_hidden_states_and_cache(write_checkpoint: Callable[..., Path], fields: dict[str, Any]) -> None:
+    checkpoint = write_checkpoint(fields=fields)
+    theirs = transformers.ImageGPTForCausalImageModeling.from_pretrained(checkpoint)
+    input_ids = tokens(theirs.config.vocab_size, theirs.config.n_positions)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(input_ids), output_hidden_states=True, use_cache=True)
+
+    actual = run_prefill(export(checkpoint), input_ids)
+
+    assert np.abs(expected.logits.numpy() - actual[names.LOGITS]).max() <= TOLERANCE
+    for i, hidden in enumerate(expected.hidden_states):
+        assert np.abs(hidden.numpy() - actual[names.hidden_state(i)]).max() <= TOLERANCE
+        assert np.abs(hidden.mean(1).numpy() - actual[names.FEATURES][:, i]).max() <= TOLERANCE
+    for layer, cache in enumerate(expected.past_key_values.layers):
+        assert np.abs(cache.keys.numpy() - actual[f"present.{layer}.key"]).max() <= TOLERANCE
+        assert np.abs(cache.values.numpy() - actual[f"present.{layer}.value"]).max() <= TOLERANCE
+
+
+def test_class_logits(write_checkpoint: Callable[..., Path]) -> None:
+    checkpoint = write_checkpoint("ImageGPTForImageClassification", {"num_labels": 5})
+    theirs = transformers.ImageGPTForImageClassification.from_pretrained(checkpoint)
+    input_ids = tokens(theirs.config.vocab_size - 1, theirs.config.n_positions)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(input_ids)).logits.numpy()
+
+    bundle = export(checkpoint)
+
+    assert np.abs(expected - run_prefill(bundle, input_ids)[names.CLASS_LOGITS]).max() <= TOLERANCE
+    assert list(open_session(bundle).manifest.graphs) == [names.PREFILL]
+
+
+def test_bare_model(write_checkpoint: Callable[..., Path]) -> None:
+    checkpoint = write_checkpoint("ImageGPTModel")
+    theirs = transformers.ImageGPTModel.from_pretrained(checkpoint)
+    input_ids = tokens(theirs.config.vocab_size, theirs.config.n_positions)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(input_ids)).last_hidden_state.numpy()
+
+    actual = run_prefill(export(checkpoint), input_ids)
+
+    assert names.LOGITS not in actual
+    assert np.abs(expected - actual[names.hidden_state(theirs.config.n_layer)]).max() <= TOLERANCE
+
+
+def greedy(checkpoint: Path, primer: np.ndarray) -> np.ndarray:
+    """The picture transformers' own greedy `generate` draws after `primer`."""
+    theirs = transformers.ImageGPTForCausalImageModeling.from_pretrained(checkpoint)
+    config = theirs.config
+    start = torch.from_numpy(np.concatenate([[config.vocab_size - 1], primer])[None])
+    drawn = theirs.generate(
+        start,
+        attention_mask=torch.ones_like(start),
+        max_length=config.n_positions + 1,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    return drawn[0, 1:].numpy()
+
+
+def test_greedy_completion_is_token_identical(tiny_checkpoint: Path, tiny_bundle: Path) -> None:
+    session = open_session(tiny_bundle, device="cpu")
+    config = session.manifest.config
+    primer = tokens(config.n_clusters, config.n_positions // 2)[0]
+
+    drawn = generate_all(session, primer, GenerationOptions(n=3, temperature=0.0))
+
+    assert (drawn == greedy(tiny_checkpoint, primer)).all()
