@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXAMPLE ?= models/demo/examples/seven.png
 
-.PHONY: setup demo test test-slow lint typecheck format clean
+.PHONY: setup demo embed test test-slow lint typecheck format bench clean
 
 setup: $(VENV)/.installed
 
@@ -17,6 +17,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/igpt-export --variant demo --output build/demo-fp32 --force
 	$(BIN)/igpt-run complete $(EXAMPLE) --model build/demo-fp32 --output build/demo.png --force
+
+# Export the demo checkpoint into the runtime package, which is what igpt-run uses without --model.
+embed: setup
+	$(BIN)/igpt-export --variant demo --output runtime/python/igpt_runtime/demo --force
 
 test: setup
 	$(BIN)/python -m pytest
@@ -34,6 +38,11 @@ typecheck: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# One half image to 8 completions on the small shape, against transformers, in one run.
+bench: setup
+	$(BIN)/igpt-export --variant small --random-weights --output build/small-fp32 --force
+	$(BIN)/python tests/bench/half_image.py build/small-fp32 small
 
 clean:
 	rm -rf build dist $(VENV)

@@ -36,7 +36,7 @@ def save(directory: Path, model: ImageGPT, clusters: digits.Floats, probe: Probe
     }
     config = _config(model.config)
     if probe is not None:
-        tensors |= {f"{_PROBE}weight": probe.weight, f"{_PROBE}bias": probe.bias}
+        tensors |= {f"{_PROBE}weight": probe.weight.contiguous(), f"{_PROBE}bias": probe.bias}
         config |= {"probe_layer": probe.layer, "probe_sos": probe.sos}
     _write_json(directory / _CONFIG, config)
     _write_json(directory / _PREPROCESSOR, _preprocessor(clusters))

@@ -44,7 +44,7 @@ def run_engine(bundle: str, n: int, out: str) -> dict[str, float]:
 
 
 def transformers_model(checkpoint: str) -> Any:
-    """transformers' model of a checkpoint directory, or of a variant with the random weights of igpt-export's seed 0."""
+    """transformers' model of a checkpoint directory, or of a variant with igpt-export's random weights, seed 0."""
     import transformers
 
     if Path(checkpoint).is_dir():
@@ -94,7 +94,7 @@ def run_transformers(checkpoint: str, n: int) -> dict[str, float]:
 
 
 def check(checkpoint: str, tokens_file: str) -> dict[str, float]:
-    """Redraw every token of the engine's pictures from transformers' logits and the same uniforms; share that agrees."""
+    """Redraw every token from transformers' logits and the same uniforms; returns the share that agrees."""
     import torch
 
     from igpt_runtime.random import uniforms

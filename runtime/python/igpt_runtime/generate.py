@@ -18,6 +18,7 @@ Tokens = npt.NDArray[np.int64]
 
 _MAX_ROWS = 32  # rows decoded at once: more gain nothing on a CPU, whose caches they outgrow
 _MAX_CACHE_BYTES = 2 << 30
+_FLOAT32 = np.finfo(np.float32)
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,17 @@ def generate(
     """
     config = session.manifest.config
     rows = range(options.n) if samples is None else samples
-    if primer.size > config.n_positions or ((primer < 0) | (primer >= config.n_clusters)).any():
-        raise OptionError(f"the primer must be at most {config.n_positions} tokens in 0 .. {config.n_clusters - 1}")
+    _check_primer(primer, config)
     inputs = np.concatenate([np.array([config.sos]), primer]).astype(np.int64)
     positions = range(primer.size, config.n_positions)
     draws = uniforms(options.seed, rows, positions)
     cache = prefill(session, inputs[:-1], len(rows))
     return decode(session, inputs[-1], cache, positions, draws, options)
+
+
+def _check_primer(primer: Tokens, config: ImageGPTConfig) -> None:
+    if primer.size > config.n_positions or ((primer < 0) | (primer >= config.n_clusters)).any():
+        raise OptionError(f"the primer must be at most {config.n_positions} tokens in 0 .. {config.n_clusters - 1}")
 
 
 def prefill(session: Session, inputs: Tokens, rows: int) -> Cache:
@@ -111,13 +116,17 @@ class DecodeStep:
         self._binding = self._graph.io_binding()
         self._past_length = np.zeros((), np.int64)
         self._uniform = np.zeros(len(cache[0]), np.float32)
+        # What float32 and int64 cannot hold becomes the nearest that they can; a top-p of 0 would keep no token.
+        temperature = min(options.temperature, float(_FLOAT32.max))
+        top_p = max(options.top_p, float(_FLOAT32.tiny))
+        top_k = min(options.top_k, config.n_clusters)
         # These OrtValues are views of the arrays: writing to an array is all it takes to feed the next step.
         self._keep = [
             (names.PAST_LENGTH, self._past_length),
             (names.UNIFORM, self._uniform),
-            (names.TEMPERATURE, np.array(options.temperature, np.float32)),
-            (names.TOP_K, np.array(options.top_k, np.int64)),
-            (names.TOP_P, np.array(options.top_p, np.float32)),
+            (names.TEMPERATURE, np.array(temperature, np.float32)),
+            (names.TOP_K, np.array(top_k, np.int64)),
+            (names.TOP_P, np.array(top_p, np.float32)),
         ]
         self._values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in self._keep}
         for name, value in self._values.items():
@@ -154,8 +163,12 @@ def generate_all(
     """Whole pictures, int64 [n, n_positions]: the primer and what `generate` adds to it, in batches that fit.
 
     progress: called after every step with the number of tokens it drew.
+
+    Raises:
+        OptionError: the primer is longer than a picture, or holds something that is not a token.
     """
     config = session.manifest.config
+    _check_primer(primer, config)
     pictures = np.empty((options.n, config.n_positions), np.int64)
     pictures[:, : primer.size] = primer
     for first in range(0, options.n, rows_at_once(config)):

@@ -1,0 +1,187 @@
+"""The generation loop: seeds, primers, batches, and the cache that the decode graph updates in place."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from igpt_runtime import names
+from igpt_runtime.cache import Cache, new_cache
+from igpt_runtime.errors import OptionError
+from igpt_runtime.generate import DecodeStep, GenerationOptions, generate, generate_all, prefill, rows_at_once
+from igpt_runtime.session import Session, open_session
+
+N_POSITIONS, N_CLUSTERS = 64, 16  # of the tiny bundle
+MODULE = sys.modules[GenerationOptions.__module__]  # the package's attribute of this name is the function
+PRIMER = np.random.default_rng(2).integers(0, N_CLUSTERS, 20)
+EMPTY = np.empty(0, np.int64)
+DRAW = np.zeros(1, np.float32)
+
+
+@pytest.fixture(scope="module")
+def session(tiny_bundle: Path) -> Session:
+    return open_session(tiny_bundle, device="cpu")
+
+
+def drawn(
+    session: Session, primer: npt.NDArray[np.int64], seed: int, n: int, samples: Sequence[int] | None = None
+) -> npt.NDArray[np.int64]:
+    """What `generate` streams, int64 [rows, positions]."""
+    return np.stack(list(generate(session, primer, GenerationOptions(n, seed), samples)), axis=1)
+
+
+@pytest.mark.parametrize("primer", [EMPTY, PRIMER], ids=["empty", "primed"])
+def test_a_sample_depends_on_its_seed_and_index_only(session: Session, primer: npt.NDArray[np.int64]) -> None:
+    eight = drawn(session, primer, 7, 8)
+    assert eight.shape == (8, N_POSITIONS - primer.size) and eight.dtype == np.int64
+    assert eight.min() >= 0 and eight.max() < N_CLUSTERS
+    assert len(np.unique(eight, axis=0)) == 8
+    for n in (1, 2, 5):
+        assert np.array_equal(drawn(session, primer, 7, n), eight[:n])
+    for samples in ([3, 1], [6], [7, 0, 7]):
+        assert np.array_equal(drawn(session, primer, 7, 8, samples), eight[samples])
+    assert not np.array_equal(drawn(session, primer, 8, 2), eight[:2])
+    assert not np.array_equal(drawn(session, primer, 7 + 2**32, 2), eight[:2])
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 64])
+def test_stream_covers_what_the_primer_leaves(session: Session, length: int) -> None:
+    primer = np.arange(length) % N_CLUSTERS
+    columns = list(generate(session, primer, GenerationOptions(3)))
+    assert [column.shape for column in columns] == [(3,)] * (N_POSITIONS - length)
+    pictures = generate_all(session, primer, GenerationOptions(3))
+    assert np.array_equal(pictures, np.column_stack([np.tile(primer, (3, 1)), *columns]))
+
+
+def test_streamed_columns_are_copies(session: Session) -> None:
+    options = GenerationOptions(4, seed=1)
+    as_they_come = [column.tolist() for column in generate(session, EMPTY, options)]
+    assert [column.tolist() for column in list(generate(session, EMPTY, options))] == as_they_come
+
+
+@pytest.mark.parametrize(
+    "primer",
+    [
+        pytest.param(np.zeros(65, np.int64), id="too long"),
+        pytest.param(np.array([0, 16]), id="sos"),
+        pytest.param(np.array([0, -1]), id="negative"),
+    ],
+)
+def test_bad_primer(session: Session, primer: npt.NDArray[np.int64]) -> None:
+    for function in (generate, generate_all):
+        with pytest.raises(OptionError, match=r"^the primer must be at most 64 tokens in 0 \.\. 15$"):
+            function(session, primer, GenerationOptions(1))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 100])
+def test_chunks_make_the_same_pictures(session: Session, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    options = GenerationOptions(7, seed=4)
+    expected = generate_all(session, PRIMER, options)
+    monkeypatch.setattr(MODULE, "_MAX_ROWS", rows)
+    assert rows_at_once(session.manifest.config) == rows
+    counts: list[int] = []
+    assert np.array_equal(generate_all(session, PRIMER, options, counts.append), expected)
+    assert sum(counts) == 7 * (N_POSITIONS - PRIMER.size)
+    assert max(counts) == min(rows, 7)
+
+
+def test_rows_at_once_bounds_the_cache(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = session.manifest.config
+    row = sum(array.nbytes for array in new_cache(config, 1))
+    for limit, rows in ((row - 1, 1), (3 * row, 3), (3 * row + 1, 3)):
+        monkeypatch.setattr(MODULE, "_MAX_CACHE_BYTES", limit)
+        assert rows_at_once(config) == rows
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("n", 0, "n must be at least 1, got 0"),
+        ("seed", -1, "seed must be in 0 .. 2**64 - 1, got -1"),
+        ("seed", 2**64, "seed must be in 0 .. 2**64 - 1, got 18446744073709551616"),
+        ("temperature", -0.1, "temperature must be a finite number of at least 0, got -0.1"),
+        ("temperature", float("nan"), "temperature must be a finite number of at least 0, got nan"),
+        ("temperature", float("inf"), "temperature must be a finite number of at least 0, got inf"),
+        ("top_k", -1, "top-k must be at least 0 (0 is off), got -1"),
+        ("top_p", 0.0, "top-p must be above 0 and at most 1 (1 is off), got 0.0"),
+        ("top_p", 1.001, "top-p must be above 0 and at most 1 (1 is off), got 1.001"),
+        ("top_p", float("nan"), "top-p must be above 0 and at most 1 (1 is off), got nan"),
+    ],
+)
+def test_options_out_of_range(field: str, value: float, message: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        GenerationOptions(**{field: value})  # type: ignore[arg-type]
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(GenerationOptions(2, temperature=1e-6), id="low temperature"),
+        pytest.param(GenerationOptions(2, temperature=1e-300), id="temperature below float32"),
+        pytest.param(GenerationOptions(2, top_k=1), id="top-k 1"),
+        pytest.param(GenerationOptions(2, top_p=1e-9), id="small top-p"),
+        pytest.param(GenerationOptions(2, top_p=1e-300), id="top-p below float32"),
+    ],
+)
+def test_limits_are_greedy(session: Session, options: GenerationOptions) -> None:
+    greedy = generate_all(session, PRIMER, GenerationOptions(2, temperature=0.0))
+    assert (greedy == greedy[0]).all()
+    assert np.array_equal(generate_all(session, PRIMER, options), greedy)
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        pytest.param(GenerationOptions(2, temperature=1e300), GenerationOptions(2, temperature=1e38), id="temperature"),
+        pytest.param(GenerationOptions(2, top_k=2**63 - 1), GenerationOptions(2), id="top-k"),
+        pytest.param(GenerationOptions(2, top_k=10**30), GenerationOptions(2), id="top-k beyond int64"),
+        pytest.param(GenerationOptions(2, top_p=1 - 1e-16), GenerationOptions(2), id="top-p"),
+    ],
+)
+def test_huge_options(session: Session, options: GenerationOptions, same: GenerationOptions) -> None:
+    assert np.array_equal(generate_all(session, PRIMER, options), generate_all(session, PRIMER, same))
+
+
+def filled(cache: Cache) -> list[tuple[int, ...]]:
+    """For each tensor of a cache the slots in which anything is not zero."""
+    return [tuple(np.flatnonzero((array != 0).any(axis=(0, 1, 3))).tolist()) for array in cache]
+
+
+def test_cache_is_updated_in_place(session: Session) -> None:
+    cache = new_cache(session.manifest.config, 2)
+    step = DecodeStep(session, cache, GenerationOptions())
+    uniform = np.array([0.1, 0.9], np.float32)
+    step(np.array([[16, 1, 2], [16, 3, 4]]), 0, uniform)
+    assert filled(cache) == [(0, 1, 2)] * 6
+    before = [array.copy() for array in cache]
+    step(np.array([[5], [6]]), 3, uniform)
+    assert filled(cache) == [(0, 1, 2, 3)] * 6
+    for old, new in zip(before, cache, strict=True):
+        assert np.array_equal(old[:, :, :3], new[:, :, :3])
+
+
+def test_prefill_forks_one_row(session: Session) -> None:
+    inputs = np.concatenate([[16], PRIMER])
+    one, many = prefill(session, inputs, 1), prefill(session, inputs, 4)
+    assert filled(many) == [tuple(range(inputs.size))] * 6
+    for single, forked in zip(one, many, strict=True):
+        assert forked.shape == (4, *single.shape[1:])
+        assert (forked == single).all()
+    assert filled(prefill(session, EMPTY, 2)) == [()] * 6
+
+
+@pytest.mark.parametrize("chunks", [[1] * 64, [40, 1, 23], [64]], ids=["one by one", "uneven", "at once"])
+def test_cached_logits_are_those_of_the_whole_sequence(session: Session, chunks: list[int]) -> None:
+    tokens = np.random.default_rng(3).integers(0, N_CLUSTERS, (1, N_POSITIONS))
+    whole = session.graph(names.PREFILL).run([names.LOGITS], {names.INPUT_IDS: tokens})[0]
+    step = DecodeStep(session, new_cache(session.manifest.config, 1), GenerationOptions(), with_logits=True)
+    position = 0
+    for length in chunks:
+        step(tokens[:, position : position + length], position, DRAW)
+        position += length
+        assert np.abs(step.logits() - whole[:, position - 1]).max() <= 1e-5
+    assert np.abs(np.diff(whole, axis=1)).max() > 0.1  # logits that do change from one position to the next
