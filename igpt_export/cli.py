@@ -8,7 +8,7 @@ from types import FrameType
 import click
 
 from igpt_runtime.console import Command, print_result, stages
-from igpt_runtime.errors import CheckpointError
+from igpt_runtime.errors import CheckpointError, DeviceError
 
 DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
 
@@ -36,17 +36,22 @@ def main(
     if random_weights and variant in (None, "demo"):
         raise click.UsageError("--random-weights needs --variant small, medium, large or xl")
     signal.signal(signal.SIGTERM, _stop)
-    with stages("exporting") as stage:
+    with stages("starting") as stage:
         stage("loading torch")
-        from igpt_export.checkpoint import load_checkpoint, random_checkpoint
-        from igpt_export.export import PRECISION, export_bundle
-
-        stage("reading the checkpoint")
-        if random_weights and variant is not None:
-            source = random_checkpoint(variant, seed)
-        else:
-            source = load_checkpoint(_source(variant) if checkpoint is None else checkpoint)
-        target = output or Path("models") / f"{source.name}-{PRECISION}"
+        try:
+            from igpt_export.checkpoint import load_checkpoint, random_checkpoint
+            from igpt_export.export import PRECISION, export_bundle
+        except ImportError as error:
+            raise DeviceError(
+                f"exporting needs more packages ({error}); run: pip install 'igpt-onnx[export]'"
+            ) from error
+    # No spinner here: a download draws its own progress bars.
+    if random_weights and variant is not None:
+        source = random_checkpoint(variant, seed)
+    else:
+        source = load_checkpoint(_source(variant) if checkpoint is None else checkpoint)
+    target = output or Path("models") / f"{source.name}-{PRECISION}"
+    with stages("exporting") as stage:
         manifest = export_bundle(source, target, force=force, stage=stage)
     record = {"output": str(target), "name": manifest.name, "verification": dict(manifest.verification)}
     print_result("\n".join([*_report(dict(manifest.verification)), str(target)]), record, as_json)

@@ -14,6 +14,7 @@ from igpt_export.writer import bundle_directory, file_records, write_graph, writ
 from igpt_runtime import names
 from igpt_runtime.manifest import WEIGHTS_FILE, GraphRecord, Manifest
 from igpt_runtime.names import TensorSpec
+from igpt_runtime.session import import_onnxruntime
 
 PRECISION = "fp32"
 _TOOLS = ("igpt-onnx", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
@@ -28,8 +29,10 @@ def export_bundle(
 
     Raises:
         OutputError: `output` exists or cannot be written.
+        DeviceError: onnxruntime is not installed, or twice.
         VerificationError: the bundle disagrees with torch; nothing is kept.
     """
+    import_onnxruntime()  # verification needs it: fail before the work, not after
     with bundle_directory(output, force=force) as directory:
         stage("writing weights")
         write_weights(checkpoint.tensors, directory)

@@ -1,8 +1,10 @@
 """Tiny checkpoints, written by transformers itself, and a tiny bundle exported from one."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -98,3 +100,46 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     directory = tmp_path_factory.mktemp("bundle") / "tiny-fp32"
     export_bundle(load_checkpoint(tiny_checkpoint), directory)
     return directory
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_bundle` to damage."""
+    return copytree(tiny_bundle, tmp_path / "bundle")
+
+
+@pytest.fixture(scope="session")
+def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], Any]], None]:
+    """A function that loads the manifest of a bundle directory, lets a function change it, and writes it back."""
+
+    def edit(bundle: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+        record = json.loads((bundle / "manifest.json").read_text())
+        change(record)
+        (bundle / "manifest.json").write_text(json.dumps(record))
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def replace_file(
+    edit_manifest: Callable[[Path, Callable[[dict[str, Any]], Any]], None],
+) -> Callable[[Path, str, bytes], None]:
+    """A function that gives a file of a bundle other content, and its size and hash to the manifest."""
+
+    def replace(bundle: Path, name: str, data: bytes) -> None:
+        (bundle / name).write_bytes(data)
+        described = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        edit_manifest(bundle, lambda record: record["files"].update({name: described}))
+
+    return replace
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A colour photograph as a PNG file, 64x48. Read only."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    path = tmp_path_factory.mktemp("pictures") / "photo.png"
+    Image.fromarray(load_sample_image("china.jpg")).resize((64, 48)).save(path)
+    return path

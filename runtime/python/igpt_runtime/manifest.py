@@ -69,7 +69,7 @@ def manifest_from_json(text: str, where: str) -> Manifest:
     """
     try:
         record = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{where} is not valid JSON ({error}); export the bundle again") from error
     if not isinstance(record, dict):
         raise BundleError(f"{where} is not a JSON object; export the bundle again")
@@ -84,16 +84,18 @@ def manifest_from_json(text: str, where: str) -> Manifest:
         return _manifest(record)
     except KeyError as error:
         raise BundleError(f"{where} lacks the field {error}; export the bundle again") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(f"{where} has a malformed field ({error}); export the bundle again") from error
 
 
 def _manifest(record: dict[str, Any]) -> Manifest:
-    config = ImageGPTConfig(**record["config"])
+    config = _config(record["config"])
     image = record["image_format"]
     clusters = np.asarray(image["clusters"], np.float32)
     if clusters.shape != (config.n_clusters, 3):
         raise ValueError(f"image_format.clusters has shape {clusters.shape}, expected ({config.n_clusters}, 3)")
+    if not np.isfinite(clusters).all():
+        raise ValueError("image_format.clusters holds a number that is not finite")
     if image["height"] * image["width"] != config.n_positions:
         raise ValueError(f"image_format {image['height']}x{image['width']} is not config.n_positions")
     classifier = record["classifier"]
@@ -112,6 +114,17 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         tools=dict(record["tools"]),
         verification=dict(record["verification"]),
     )
+
+
+def _config(record: dict[str, Any]) -> ImageGPTConfig:
+    for field in dataclasses.fields(ImageGPTConfig):
+        value = record[field.name]
+        allowed = int | float if field.type is float else field.type
+        if not isinstance(value, allowed) or (isinstance(value, bool) and field.type is not bool):
+            raise TypeError(f"config.{field.name} is {value!r}")
+        if isinstance(value, int | float) and field.type is not bool and not value > 0:
+            raise ValueError(f"config.{field.name} is {value}")
+    return ImageGPTConfig(**record)
 
 
 def _graph(record: dict[str, Any]) -> GraphRecord:
