@@ -56,7 +56,9 @@ def _replace(staging: Path, output: Path) -> None:
     """Put the staging directory in place; an old bundle is moved aside first, as a directory cannot be overwritten."""
     umask = os.umask(0)
     os.umask(umask)
-    staging.chmod(0o777 & ~umask)  # mkdtemp makes private directories
+    staging.chmod(0o777 & ~umask)  # mkdtemp makes private directories, and safetensors private files
+    for path in staging.iterdir():
+        path.chmod(0o666 & ~umask)
     old = None
     if output.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))

@@ -143,3 +143,52 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pictures") / "photo.png"
     Image.fromarray(load_sample_image("china.jpg")).resize((64, 48)).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def transformers_greedy() -> Callable[[Path, np.ndarray], np.ndarray]:
+    """A function that gives the picture transformers' own greedy `generate` draws after a primer."""
+    import torch
+    import transformers
+
+    def greedy(checkpoint: Path, primer: np.ndarray) -> np.ndarray:
+        model = transformers.ImageGPTForCausalImageModeling.from_pretrained(checkpoint)
+        config = model.config
+        start = torch.from_numpy(np.concatenate([[config.vocab_size - 1], primer])[None])
+        length = config.n_positions + 1
+        mask = torch.ones_like(start)
+        drawn = model.generate(start, attention_mask=mask, max_length=length, do_sample=False, pad_token_id=0)
+        picture: np.ndarray = drawn[0, 1:].numpy()
+        return picture
+
+    return greedy
+
+
+def _contents(directory: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(directory.rglob("*"))}
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A function that runs a command in this test's directory and returns the one line with which it is refused.
+
+    It checks the exit code (1, or 2 and click's usage), that stdout is empty and that no file came or changed.
+    """
+    from click.testing import CliRunner
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(main: Any, *arguments: object, stdin: bytes | None = None) -> str:
+        before = _contents(tmp_path)
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+        assert isinstance(result.exception, SystemExit), result.exception
+        *others, line = result.stderr.splitlines()
+        if result.exit_code == 1:
+            assert all(other.endswith(" ...") for other in others)  # the stages of an export
+        else:
+            assert result.exit_code == 2 and others[0].startswith("Usage: ")
+        assert line.startswith("Error: ") and result.stdout == ""
+        assert _contents(tmp_path) == before
+        return line.removeprefix("Error: ")
+
+    return run

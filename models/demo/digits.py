@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -89,6 +90,18 @@ def render(scans: Floats, augmentation: Augmentation | None = None, seed: int = 
         coverage = functional.avg_pool2d(stroke, _SUPERSAMPLING)[:, 0]
         rendered.append((coverage * 255).round().to(torch.uint8))
     return torch.cat(rendered).numpy()
+
+
+def soften(coverage: Bytes, factor: int = 8) -> Bytes:
+    """Pictures [n, 16, 16] as they come back from a file `factor` times their size: the image processor's filter blurs.
+
+    A picture that a user gives is rarely 16x16, so this is how the model meets most of them.
+    """
+    softened = []
+    for picture in coverage:
+        large = Image.fromarray(picture).resize((SIDE * factor, SIDE * factor), Image.Resampling.NEAREST)
+        softened.append(np.asarray(large.resize((SIDE, SIDE), Image.Resampling.BILINEAR)))
+    return np.stack(softened)
 
 
 def colour_table() -> Bytes:

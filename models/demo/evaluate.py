@@ -53,10 +53,13 @@ class Demo:
     validation: digits.Part
     held_out: digits.Part
 
-    def tokens(self, part: digits.Part) -> digits.Ints:
-        """Token sequences int64 [n, 256] of a part's digits, upright, each in a random ink."""
+    def tokens(self, part: digits.Part, *, soft: bool = False) -> digits.Ints:
+        """Token sequences int64 [n, 256] of a part's digits, upright, each in a random ink; soft: see digits.soften."""
         inks = digits.random_inks(len(part.labels), _INK_SEED)
-        return digits.token_sequences(digits.render(part.scans), inks, self.clusters).astype(np.int64)
+        coverage = digits.render(part.scans)
+        if soft:
+            coverage = digits.soften(coverage)
+        return digits.token_sequences(coverage, inks, self.clusters).astype(np.int64)
 
 
 def measure_likelihood(demo: Demo) -> dict[str, object]:
@@ -83,10 +86,10 @@ def measure_likelihood(demo: Demo) -> dict[str, object]:
 
 
 def judge_completions(
-    demo: Demo, judge: Judge, part: digits.Part, sampling: Sampling, copies: int
+    demo: Demo, judge: Judge, part: digits.Part, sampling: Sampling, copies: int, *, soft: bool = False
 ) -> tuple[dict[str, object], digits.Ints]:
     """Complete every digit's upper half `copies` times; figures, and the completions int64 [n, copies, 256]."""
-    tokens = demo.tokens(part)
+    tokens = demo.tokens(part, soft=soft)
     primers = torch.from_numpy(np.repeat(tokens[:, :HALF], copies, 0))
     completed = continue_sequences(demo.model, primers, sampling, _SAMPLING_SEED).numpy()
     labels = np.repeat(part.labels, copies)
@@ -113,11 +116,14 @@ def measure_completions(demo: Demo) -> tuple[dict[str, object], digits.Ints]:
     tokens, labels = demo.tokens(demo.held_out), demo.held_out.labels
     tried = [judge_completions(demo, judge, demo.validation, sampling, TRIED_COMPLETIONS)[0] for sampling in TRIED]
     own, _ = judge_completions(demo, judge, demo.held_out, Sampling(), COMPLETIONS)
+    softened, _ = judge_completions(demo, judge, demo.held_out, Sampling(), COMPLETIONS, soft=True)
     recommended, completed = judge_completions(demo, judge, demo.held_out, RECOMMENDED, COMPLETIONS)
     return {
         "model_distribution": own,
+        "model_distribution_softened": softened,
         "recommended": recommended,
         "tried_on_validation": tried,
+        "judge_on_softened_pictures": (judge.labels(demo.tokens(demo.held_out, soft=True)) == labels).mean(),
         "judge_on_real_pictures": (judge.labels(tokens) == labels).mean(),
         "judge_of_upper_halves": (half_judge.labels(tokens) == labels).mean(),
         "chance": 0.1,
@@ -130,8 +136,11 @@ def measure_probe(demo: Demo) -> tuple[checkpoint.Probe, dict[str, object]]:
     train, validation = (
         augmented_pictures(part, demo.clusters, seed) for part, seed in ((demo.train, 200), (demo.validation, 201))
     )
-    held_out = Pictures(torch.from_numpy(demo.tokens(demo.held_out)), demo.held_out.labels)
-    fit, figures = fit_probe(demo.model, train, validation, held_out)
+    held_out, softened = (
+        Pictures(torch.from_numpy(demo.tokens(demo.held_out, soft=soft)), demo.held_out.labels)
+        for soft in (False, True)
+    )
+    fit, figures = fit_probe(demo.model, train, validation, held_out, softened)
     return fit.probe, figures
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from igpt_export.model import ImageGPT
 
 _BATCH = 60
-_COPIES = 5  # augmented renderings of every training and validation digit
+_COPIES = 3  # augmented renderings of every training and validation digit, crisp and softened each
 _SEED = 200
 _STRENGTHS = (0.01, 0.1, 1.0)  # inverse regularisation strengths tried
 
@@ -44,11 +44,12 @@ class Fit:
 
 
 def augmented_pictures(part: digits.Part, clusters: digits.Floats, seed: int) -> Pictures:
-    """Augmented renderings of a part's digits in random inks."""
+    """Augmented renderings of a part's digits in random inks, each crisp and softened."""
     scans, labels = np.tile(part.scans, (_COPIES, 1, 1)), np.tile(part.labels, _COPIES)
-    coverage = digits.render(scans, digits.Augmentation(), seed)
+    crisp = digits.render(scans, digits.Augmentation(), seed)
+    coverage = np.concatenate([crisp, digits.soften(crisp)])
     tokens = digits.token_sequences(coverage, digits.random_inks(len(coverage), seed), clusters)
-    return Pictures(torch.from_numpy(tokens).long(), labels)
+    return Pictures(torch.from_numpy(tokens).long(), np.tile(labels, 2))
 
 
 @torch.inference_mode()
@@ -79,24 +80,25 @@ def fit_layer(layer: int, sos: bool, train: digits.Floats, validation: digits.Fl
 
 
 def fit_probe(
-    model: ImageGPT, train: Pictures, validation: Pictures, held_out: Pictures
+    model: ImageGPT, train: Pictures, validation: Pictures, held_out: Pictures, softened: Pictures
 ) -> tuple[Fit, dict[str, object]]:
-    """Fit every layer under both input protocols; validation chooses, held-out pictures only measure.
+    """Fit every layer under both input protocols; validation chooses, held-out (and softened) pictures only measure.
 
     Returns the chosen fit and the table of figures.
     """
     fits, table = [], []
     for sos in (True, False):
-        states = [pooled_states(model, pictures.tokens, sos) for pictures in (train, validation, held_out)]
+        states = [pooled_states(model, pictures.tokens, sos) for pictures in (train, validation, held_out, softened)]
         for layer in range(model.config.n_layer + 1):
             fit = fit_layer(layer, sos, states[0][layer], states[1][layer], [train.labels, validation.labels])
             fits.append(fit)
-            table.append(_row(fit, fit.accuracy(states[2][layer], held_out.labels)))
+            measured = [fit.accuracy(state[layer], held_out.labels) for state in states[2:]]
+            table.append(_row(fit, *measured))
     best = min(range(len(fits)), key=lambda i: (-fits[i].validation_accuracy, fits[i].validation_nats))
     return fits[best], {"chosen": table[best], "layers": table}
 
 
-def _row(fit: Fit, held_out: float) -> dict[str, object]:
+def _row(fit: Fit, held_out: float, softened: float) -> dict[str, object]:
     return {
         "protocol": "sos" if fit.probe.sos else "tokens",
         "layer": fit.probe.layer,
@@ -104,4 +106,5 @@ def _row(fit: Fit, held_out: float) -> dict[str, object]:
         "validation_accuracy": fit.validation_accuracy,
         "validation_nats": fit.validation_nats,
         "held_out_accuracy": held_out,
+        "held_out_accuracy_softened": softened,
     }

@@ -25,11 +25,12 @@ SEED = 7
 def export(variant: str, output: Path) -> tuple[dict[str, dict[str, float]], int]:
     """Run `igpt-export` as a user would; returns its JSON report and its peak memory in bytes."""
     command = [sys.executable, "-m", "igpt_export.cli", "--variant", variant, "--random-weights", "--seed", str(SEED)]
-    process = subprocess.Popen([*command, "--output", str(output), "--json"], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    report = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0
+    with subprocess.Popen([*command, "--output", str(output), "--json"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        report = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
     return json.loads(report), usage.ru_maxrss * 1024
 
 

@@ -89,26 +89,13 @@ def test_bare_model(write_checkpoint: Callable[..., Path]) -> None:
     assert np.abs(expected - actual[names.hidden_state(theirs.config.n_layer)]).max() <= TOLERANCE
 
 
-def greedy(checkpoint: Path, primer: np.ndarray) -> np.ndarray:
-    """The picture transformers' own greedy `generate` draws after `primer`."""
-    theirs = transformers.ImageGPTForCausalImageModeling.from_pretrained(checkpoint)
-    config = theirs.config
-    start = torch.from_numpy(np.concatenate([[config.vocab_size - 1], primer])[None])
-    drawn = theirs.generate(
-        start,
-        attention_mask=torch.ones_like(start),
-        max_length=config.n_positions + 1,
-        do_sample=False,
-        pad_token_id=0,
-    )
-    return drawn[0, 1:].numpy()
-
-
-def test_greedy_completion_is_token_identical(tiny_checkpoint: Path, tiny_bundle: Path) -> None:
+def test_greedy_completion_is_token_identical(
+    tiny_checkpoint: Path, tiny_bundle: Path, transformers_greedy: Callable[[Path, np.ndarray], np.ndarray]
+) -> None:
     session = open_session(tiny_bundle, device="cpu")
     config = session.manifest.config
     primer = tokens(config.n_clusters, config.n_positions // 2)[0]
 
     drawn = generate_all(session, primer, GenerationOptions(n=3, temperature=0.0))
 
-    assert (drawn == greedy(tiny_checkpoint, primer)).all()
+    assert (drawn == transformers_greedy(tiny_checkpoint, primer)).all()

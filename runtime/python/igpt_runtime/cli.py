@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +29,7 @@ def main() -> None:
     Without --model, commands use the embedded demo model of handwritten digits. Pictures are PNG, JPEG, WebP, GIF or
     BMP files, or - for standard input.
     """
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters in a picture file is an error here
 
 
 def _options(*decorators: Decorator) -> Decorator:
@@ -242,7 +244,11 @@ def _report(
 
 
 def _picture(image: str) -> "Picture":
-    return sys.stdin.buffer if image == "-" else image
+    if image != "-":
+        return image
+    if sys.stdin is None:
+        raise OptionError("standard input is closed; name a picture file")
+    return sys.stdin.buffer
 
 
 def _pictures(images: Iterable[str]) -> list["Picture"]:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from igpt_runtime import names
 from igpt_runtime.complete import Picture, as_image, tokens_of
-from igpt_runtime.errors import BundleError
+from igpt_runtime.errors import BundleError, OptionError
 from igpt_runtime.generate import Tokens
 from igpt_runtime.session import Session
 
@@ -24,6 +24,7 @@ def features(session: Session, pictures: Sequence[Picture], *, crop: bool = Fals
 
     Raises:
         ImageError: a picture cannot be read.
+        OptionError: there are no pictures.
     """
     return _pooled(session, pictures, names.FEATURES, crop=crop, sos=False)
 
@@ -34,6 +35,7 @@ def classify(session: Session, pictures: Sequence[Picture], *, crop: bool = Fals
     Raises:
         BundleError: the bundle has no classifier.
         ImageError: a picture cannot be read.
+        OptionError: there are no pictures.
     """
     classifier = session.manifest.classifier
     if classifier is None:
@@ -49,6 +51,8 @@ def classify(session: Session, pictures: Sequence[Picture], *, crop: bool = Fals
 
 def _pooled(session: Session, pictures: Sequence[Picture], output: str, *, crop: bool, sos: bool) -> Array:
     """One output of the prefill graph for all pictures. sos: shift the tokens behind sos, as in pre-training."""
+    if not pictures:
+        raise OptionError("no pictures were given; give at least one")
     start = session.manifest.config.sos
     graph = session.graph(names.PREFILL)
     batches = []

@@ -119,7 +119,7 @@ def _manifest(record: dict[str, Any]) -> Manifest:
 def _config(record: dict[str, Any]) -> ImageGPTConfig:
     for field in dataclasses.fields(ImageGPTConfig):
         value = record[field.name]
-        allowed = int | float if field.type is float else field.type
+        allowed: Any = int | float if field.type is float else field.type
         if not isinstance(value, allowed) or (isinstance(value, bool) and field.type is not bool):
             raise TypeError(f"config.{field.name} is {value!r}")
         if isinstance(value, int | float) and field.type is not bool and not value > 0:
