@@ -14,7 +14,7 @@ from igpt_export.writer import bundle_directory, file_records, write_graph, writ
 from igpt_runtime import names
 from igpt_runtime.manifest import WEIGHTS_FILE, GraphRecord, Manifest
 from igpt_runtime.names import TensorSpec
-from igpt_runtime.session import import_onnxruntime
+from igpt_runtime.session import import_onnxruntime, is_installed
 
 PRECISION = "fp32"
 _TOOLS = ("igpt-onnx", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
@@ -71,18 +71,10 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, ir.Model], directory: Pa
         graphs=records,
         files=file_records(directory),
         source={"checkpoint": checkpoint.source, "sha256": checkpoint.sha256},
-        tools={name: importlib.metadata.version(name) for name in _TOOLS if _installed(name)},
+        tools={name: importlib.metadata.version(name) for name in _TOOLS if is_installed(name)},
         verification={},
     )
 
 
 def _record(name: str, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> GraphRecord:
     return GraphRecord(f"{name}.onnx", tuple(inputs), tuple(outputs))
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

@@ -17,7 +17,8 @@ def next_token(logits: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tens
     beyond_k = (torch.arange(n_clusters, device=logits.device) >= top_k) & (top_k > 0)
     probability = torch.softmax(scaled.masked_fill(beyond_k, -torch.inf), dim=-1)
     likelier = torch.cumsum(probability, dim=-1) - probability
-    kept = probability.masked_fill(likelier >= top_p, 0.0)
+    # The likeliest token is always kept, even by a top_p that has underflowed to 0.
+    kept = probability.masked_fill((likelier >= top_p) & (likelier > 0), 0.0)
     cumulative = torch.cumsum(kept, dim=-1)
     passed = cumulative <= uniform[:, None] * cumulative[:, -1:]
     # A uniform just below 1 can round up to the whole mass: stay on the last kept token.

@@ -11,6 +11,8 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional
 
+from igpt_runtime.palette import nearest_clusters
+
 SIDE = 16  # height and width of a picture, pixels
 N_INKS = 12
 SPLIT_SEED = 0
@@ -124,19 +126,9 @@ def random_inks(n: int, seed: int) -> Ints:
     return np.random.default_rng(seed).integers(0, N_INKS, n)
 
 
-def tokenize(pixels: Bytes, clusters: Floats) -> Ints:
-    """Nearest cluster of every pixel, as ImageGPT's image processor computes it.
-
-    pixels: uint8 RGB [..., 3]; clusters: [n_clusters, 3] in [-1, 1]. Returns int64 [...].
-    """
-    scaled = pixels.reshape(-1, 3).astype(np.float32) / np.float32(127.5) - 1
-    distance = (scaled**2).sum(1)[:, None] - 2 * scaled @ clusters.T + (clusters**2).sum(1)[None]
-    return distance.argmin(1).reshape(pixels.shape[:-1])
-
-
 def token_sequences(coverage: Bytes, inks: Ints, clusters: Floats) -> Bytes:
     """Tokens of painted pictures, uint8 [n, 256]; there are only 12 * 256 colours, so each is quantised once."""
-    table = tokenize(colour_table(), clusters).astype(np.uint8)
+    table = nearest_clusters(colour_table(), clusters).astype(np.uint8)
     return table[inks[:, None, None], coverage].reshape(len(coverage), -1)
 
 
@@ -149,7 +141,7 @@ def to_pixels(tokens: Ints, clusters: Floats) -> Bytes:
 def used_clusters(clusters: Floats) -> npt.NDArray[np.bool_]:
     """Which clusters real pictures in each ink are made of, bool [12, n_clusters]."""
     used = np.zeros((N_INKS, len(clusters)), dtype=np.bool_)
-    np.put_along_axis(used, tokenize(colour_table(), clusters), True, 1)
+    np.put_along_axis(used, nearest_clusters(colour_table(), clusters), True, 1)
     return used
 
 

@@ -236,7 +236,8 @@ cli.main()
 # Refusals
 
 COMPLETE = [
-    pytest.param(["-n", "0"], "n must be at least 1, got 0", id="n"),
+    pytest.param(["-n", "0"], "n must be 1 .. 65536, got 0", id="n"),
+    pytest.param(["-n", "100000000000", "--separate"], "n must be 1 .. 65536", id="n-huge"),
     pytest.param(["-n", "two"], "Invalid value for '-n': 'two' is not a valid integer.", id="n not a number"),
     pytest.param(["--seed", "-1"], "seed must be in 0 .. 2**64 - 1, got -1", id="seed"),
     pytest.param(["--seed", 2**64], f"seed must be in 0 .. 2**64 - 1, got {2**64}", id="large seed"),

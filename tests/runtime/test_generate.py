@@ -99,7 +99,7 @@ def test_rows_at_once_bounds_the_cache(session: Session, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("n", 0, "n must be at least 1, got 0"),
+        ("n", 0, "n must be 1 .. 65536, got 0"),
         ("seed", -1, "seed must be in 0 .. 2**64 - 1, got -1"),
         ("seed", 2**64, "seed must be in 0 .. 2**64 - 1, got 18446744073709551616"),
         ("temperature", -0.1, "temperature must be a finite number of at least 0, got -0.1"),

@@ -57,7 +57,7 @@ OPTIONS = [
     pytest.param(GenerationOptions(temperature=t, top_k=k, top_p=p), id=f"temperature={t:g} k={k} p={p:g}")
     for t in (0.0, 1e-30, 0.3, 1.0, 2.5, 1e6)
     for k in (0, 1, 3, 16, 1000)
-    for p in (1.0, 0.9, 0.37, 1e-6)
+    for p in (1.0, 0.9, 0.37, 1e-6, 1e-300)
 ]
 
 

@@ -18,6 +18,7 @@ Tokens = npt.NDArray[np.int64]
 
 _MAX_ROWS = 32  # rows decoded at once: more gain nothing on a CPU, whose caches they outgrow
 _MAX_CACHE_BYTES = 2 << 30
+_MAX_N = 1 << 16  # samples of one request: a bound on the memory it takes, far above any use
 _FLOAT32 = np.finfo(np.float32)
 
 
@@ -33,8 +34,8 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         """Raise OptionError for values out of range."""
-        if self.n < 1:
-            raise OptionError(f"n must be at least 1, got {self.n}")
+        if not 1 <= self.n <= _MAX_N:
+            raise OptionError(f"n must be 1 .. {_MAX_N}, got {self.n}")
         if not 0 <= self.seed < 2**64:
             raise OptionError(f"seed must be in 0 .. 2**64 - 1, got {self.seed}")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -116,9 +117,8 @@ class DecodeStep:
         self._binding = self._graph.io_binding()
         self._past_length = np.zeros((), np.int64)
         self._uniform = np.zeros(len(cache[0]), np.float32)
-        # What float32 and int64 cannot hold becomes the nearest that they can; a top-p of 0 would keep no token.
+        # What float32 and int64 cannot hold becomes the nearest that they can.
         temperature = min(options.temperature, float(_FLOAT32.max))
-        top_p = max(options.top_p, float(_FLOAT32.tiny))
         top_k = min(options.top_k, config.n_clusters)
         # These OrtValues are views of the arrays: writing to an array is all it takes to feed the next step.
         self._keep = [
@@ -126,7 +126,7 @@ class DecodeStep:
             (names.UNIFORM, self._uniform),
             (names.TEMPERATURE, np.array(temperature, np.float32)),
             (names.TOP_K, np.array(top_k, np.int64)),
-            (names.TOP_P, np.array(top_p, np.float32)),
+            (names.TOP_P, np.array(options.top_p, np.float32)),
         ]
         self._values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in self._keep}
         for name, value in self._values.items():

@@ -10,7 +10,7 @@ import numpy as np
 
 from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import BundleError
-from igpt_runtime.names import TensorSpec
+from igpt_runtime.names import CLASS_LOGITS, PREFILL, TensorSpec
 
 FORMAT_VERSION = 1
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
@@ -99,6 +99,10 @@ def _manifest(record: dict[str, Any]) -> Manifest:
     if image["height"] * image["width"] != config.n_positions:
         raise ValueError(f"image_format {image['height']}x{image['width']} is not config.n_positions")
     classifier = record["classifier"]
+    graphs = {name: _graph(graph) for name, graph in record["graphs"].items()}
+    for spec in graphs[PREFILL].outputs:
+        if spec.name == CLASS_LOGITS and (classifier is None or spec.shape[1:] != (len(classifier["labels"]),)):
+            raise ValueError(f"classifier does not have the {spec.shape[1:]} labels of the graph")
     return Manifest(
         name=str(record["name"]),
         precision=str(record["precision"]),
@@ -108,7 +112,7 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         classifier=None
         if classifier is None
         else Classifier(tuple(map(str, classifier["labels"])), int(classifier["layer"]), bool(classifier["sos"])),
-        graphs={name: _graph(graph) for name, graph in record["graphs"].items()},
+        graphs=graphs,
         files={name: FileRecord(int(file["size"]), str(file["sha256"])) for name, file in record["files"].items()},
         source=dict(record["source"]),
         tools=dict(record["tools"]),

@@ -1,7 +1,9 @@
 """An opened bundle: execution provider chosen, graphs opened when first used."""
 
+import contextlib
 import importlib.metadata
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +55,10 @@ class Session:
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
-            session = self._ort.InferenceSession(path, options, providers=self._providers)
+            # When a provider fails to start, onnxruntime prints that to stdout, where our results go.
+            with contextlib.redirect_stdout(sys.stderr):
+                session = self._ort.InferenceSession(path, options, providers=self._providers)
+            session.disable_fallback()
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             reason = str(error).splitlines()[0]
             raise BundleError(f"ONNX Runtime cannot open {path} ({reason}); export the bundle again") from error
@@ -92,7 +97,7 @@ def open_session(
 
 def import_onnxruntime() -> Any:
     """Import onnxruntime. Raises DeviceError when it is not installed, or when both distributions are."""
-    if all(_is_installed(name) for name in _DISTRIBUTIONS):
+    if all(is_installed(name) for name in _DISTRIBUTIONS):
         raise DeviceError(
             "both onnxruntime and onnxruntime-gpu are installed and overwrite each other; "
             "run: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'igpt-onnx[cpu]' or 'igpt-onnx[gpu]'"
@@ -107,7 +112,8 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _is_installed(distribution: str) -> bool:
+def is_installed(distribution: str) -> bool:
+    """Whether a distribution, by its name on PyPI, is installed."""
     try:
         importlib.metadata.distribution(distribution)
     except importlib.metadata.PackageNotFoundError:
