@@ -1,6 +1,7 @@
-"""Trains the demo model: a palette by k-means, then an ImageGPT on the training digits' tokens.
+"""Trains the demo model: a palette by k-means, then an ImageGPT on the training digits' tokens, in two stages.
 
-Usage: python train.py [--steps N] [--output DIRECTORY] ...
+The first stage sees crisp pictures; the second, shorter one also sees pictures as they come back from a larger file.
+Usage: python train.py [--steps N] [--output DIRECTORY] [--from-first-stage DIRECTORY] ...
 """
 
 import argparse
@@ -31,7 +32,9 @@ class Recipe:
 
     n_layer: int = 6
     n_embd: int = 128
-    steps: int = 2600
+    steps: int = 2600  # of the first stage
+    softened_steps: int = 600  # of the second stage
+    softened_rate: float = 0.4  # peak learning rates of the second stage, relative to the first's
     batch: int = 32  # pictures a step
     muon_rate: float = 1e-2  # peak learning rate of the blocks' matrices
     adam_rate: float = 3e-3  # peak learning rate of everything else
@@ -50,37 +53,50 @@ def fit_palette(scans: digits.Floats, seed: int) -> digits.Floats:
     return fitted.cluster_centers_.astype(np.float32)
 
 
-def make_pool(scans: digits.Floats, clusters: digits.Floats, n: int, seed: int) -> Tensor:
-    """Token sequences uint8 [n, 256] of augmented digits in random inks, in random order."""
+def make_pool(scans: digits.Floats, clusters: digits.Floats, n: int, seed: int, *, soft: bool = False) -> Tensor:
+    """Token sequences uint8 [n, 256] of augmented digits in random inks, in random order. soft: soften half."""
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(len(scans)) for _ in range(-(-n // len(scans)))])[:n]
     coverage = digits.render(scans[order], digits.Augmentation(), seed)
+    if soft:
+        coverage[::2] = digits.soften(coverage[::2])
     return torch.from_numpy(digits.token_sequences(coverage, digits.random_inks(n, seed), clusters))
 
 
-def make_optimizers(model: ImageGPT, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: ImageGPT, recipe: Recipe, scale: float) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for embeddings, head, norms and biases."""
     matrices = [p for p in model.h.parameters() if p.dim() == 2]
     inside = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]
     muon = torch.optim.Muon(
-        matrices, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
+        matrices, lr=scale * recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
-    return [muon, torch.optim.AdamW(others, lr=recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)]
+    return [
+        muon,
+        torch.optim.AdamW(others, lr=scale * recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
 
 
-def rate_factor(step: int, recipe: Recipe) -> float:
+def rate_factor(step: int, steps: int, recipe: Recipe) -> float:
     """Share of the peak learning rate at a step: linear warm-up, then a cosine to zero."""
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
-    return 0.5 + 0.5 * math.cos(math.pi * (step - recipe.warmup) / (recipe.steps - recipe.warmup))
+    return 0.5 + 0.5 * math.cos(math.pi * (step - recipe.warmup) / (steps - recipe.warmup))
 
 
-def train(model: ImageGPT, pool: Tensor, clusters: digits.Floats, recipe: Recipe, output: Path) -> None:
-    """Run all steps over the pool [steps * batch, 256]; writes the checkpoint every 500 steps and at the end."""
+def train(
+    model: ImageGPT, pool: Tensor, clusters: digits.Floats, recipe: Recipe, output: Path, scale: float = 1.0
+) -> None:
+    """One stage: go over the pool [steps * batch, 256] once; writes the checkpoint every 500 steps and at the end.
+
+    scale: factor on the recipe's learning rates.
+    """
+    steps = len(pool) // recipe.batch
     forward = torch.compile(model.logits)
-    optimizers = make_optimizers(model, recipe)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: rate_factor(step, recipe)) for o in optimizers]
+    optimizers = make_optimizers(model, recipe, scale)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(o, lambda step: rate_factor(step, steps, recipe)) for o in optimizers
+    ]
     start, recent = time.monotonic(), 0.0
     for step, tokens in enumerate(pool.split(recipe.batch), 1):
         with torch.autocast("cpu", torch.bfloat16):
@@ -93,37 +109,35 @@ def train(model: ImageGPT, pool: Tensor, clusters: digits.Floats, recipe: Recipe
         model.zero_grad()
         recent += loss.item()
         if step % 50 == 0:
-            _report(step, recent / 50, schedules[1].get_last_lr()[0], time.monotonic() - start, recipe)
+            _report(step, recent / 50, schedules[1].get_last_lr()[0], time.monotonic() - start, steps, recipe.batch)
             recent = 0.0
-        if step % 500 == 0 or step == recipe.steps:
+        if step % 500 == 0 or step == steps:
             checkpoint.save(output, model, clusters)
 
 
-def _report(step: int, loss: float, rate: float, seconds: float, recipe: Recipe) -> None:
-    speed = step * recipe.batch / seconds
-    left = (recipe.steps - step) * recipe.batch / speed / 60
+def _report(step: int, loss: float, rate: float, seconds: float, steps: int, batch: int) -> None:
+    speed = step * batch / seconds
+    left = (steps - step) * batch / speed / 60
     print(
         f"step {step}  loss {loss:.4f}  rate {rate:.2e}  {speed:.1f} images/s  {seconds:.0f} s  {left:.1f} min left",
         flush=True,
     )
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[Recipe, Path]:
-    """The recipe and the output directory of a command line; every field of the recipe is an option."""
+def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[Recipe, Path, Path | None]:
+    """The recipe, the output directory and the first stage's checkpoint; every field of the recipe is an option."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--from-first-stage", type=Path, help="checkpoint directory to start the second stage from")
     for field in fields(Recipe):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     options = vars(parser.parse_args(arguments))
-    output = options.pop("output")
-    return Recipe(**options), output
+    output, first_stage = options.pop("output"), options.pop("from_first_stage")
+    return Recipe(**options), output, first_stage
 
 
-def main() -> None:
-    """Train and write the checkpoint."""
-    recipe, output = parse_arguments()
-    torch.manual_seed(recipe.seed)
-    scans = digits.load_split()[0].scans
+def first_stage(scans: digits.Floats, recipe: Recipe, output: Path) -> tuple[ImageGPT, digits.Floats]:
+    """Fit the palette and train a new model on crisp pictures."""
     clusters = fit_palette(scans, recipe.seed)
     pool = make_pool(scans, clusters, recipe.steps * recipe.batch, recipe.seed + 1)
     config = ImageGPTConfig(
@@ -133,7 +147,19 @@ def main() -> None:
         n_layer=recipe.n_layer,
         n_head=recipe.n_embd // 32,
     )
-    train(ImageGPT(config).initialize(recipe.seed), pool, clusters, recipe, output)
+    model = ImageGPT(config).initialize(recipe.seed)
+    train(model, pool, clusters, recipe, output)
+    return model, clusters
+
+
+def main() -> None:
+    """Train and write the checkpoint."""
+    recipe, output, start = parse_arguments()
+    torch.manual_seed(recipe.seed)
+    scans = digits.load_split()[0].scans
+    model, clusters = first_stage(scans, recipe, output) if start is None else checkpoint.load(start)[:2]
+    pool = make_pool(scans, clusters, recipe.softened_steps * recipe.batch, recipe.seed + 2, soft=True)
+    train(model.requires_grad_(True).train(), pool, clusters, recipe, output, recipe.softened_rate)
 
 
 if __name__ == "__main__":
