@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -32,7 +33,7 @@ def bundle_directory(output: Path, *, force: bool) -> Iterator[Path]:
         output.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
         yield staging
-        _replace(staging, output)
+        _replace(staging, output, force)
     except OSError as error:
         raise OutputError(_describe(error, output)) from error
     except safetensors.SafetensorError as error:  # how safetensors reports a failed write
@@ -48,23 +49,37 @@ def _check_replaceable(output: Path, force: bool) -> None:
     if not force:
         raise OutputError(f"{output} exists; add --force to replace it, or choose another --output")
     replaceable = output.is_dir() and not output.is_symlink()
-    if not replaceable or (any(output.iterdir()) and not (output / MANIFEST_FILE).is_file()):
+    if not replaceable or (any(output.iterdir()) and not _is_bundle(output)):
         raise OutputError(f"{output} exists and is not a bundle; --force does not replace it, choose another --output")
 
 
-def _replace(staging: Path, output: Path) -> None:
+def _is_bundle(directory: Path) -> bool:
+    """Whether a directory holds our manifest, whole or damaged; other programs have a manifest.json too."""
+    try:
+        record = json.loads((directory / MANIFEST_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and record.keys() >= {"format_version", "sampling_version", "graphs"}
+
+
+def _replace(staging: Path, output: Path, force: bool) -> None:
     """Put the staging directory in place; an old bundle is moved aside first, as a directory cannot be overwritten."""
+    _check_replaceable(output, force)  # again: something may have appeared while we worked
     umask = os.umask(0)
     os.umask(umask)
     staging.chmod(0o777 & ~umask)  # mkdtemp makes private directories, and safetensors private files
     for path in staging.iterdir():
         path.chmod(0o666 & ~umask)
-    old = None
-    if output.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))
+    if not output.exists():
+        staging.rename(output)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))
+    try:
         output.rename(old / output.name)
-    staging.rename(output)
-    if old is not None:
+        staging.rename(output)
+    finally:
+        if not output.exists():  # interrupted between the two
+            (old / output.name).rename(output)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -160,6 +160,8 @@ def main() -> None:
     print(
         f"ratio {min(ratios):.2f} .. {max(ratios):.2f}; {agreement:.2%} of the tokens follow from transformers' logits"
     )
+    if agreement < 0.999:
+        sys.exit("the engine's tokens do not follow from transformers' logits: its speed means nothing")
     versions = {name: version(name) for name in ("onnxruntime", "torch", "transformers")}
     record = {"n": options.n, "rounds": rounds, "ratios": ratios, "agreement": agreement, "versions": versions}
     print(json.dumps({**record, "machine": platform.processor() or platform.machine()}))

@@ -22,7 +22,9 @@ from safetensors.numpy import load_file, save_file
 
 from igpt_export import export
 from igpt_export.cli import main
+from igpt_export.writer import bundle_directory
 from igpt_runtime.complete import sample
+from igpt_runtime.errors import OutputError
 from igpt_runtime.generate import GenerationOptions
 from igpt_runtime.session import open_session
 
@@ -113,6 +115,36 @@ def test_existing_output(refused: Refused, tiny_checkpoint: Path, tmp_path: Path
     for name in ("mine", "file", "link"):
         line = refused(main, *arguments, name, "--force")
         assert line == f"{name} exists and is not a bundle; --force does not replace it, choose another --output"
+
+
+def test_force_spares_what_others_call_a_manifest(refused: Refused, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text('{"name": "my app", "manifest_version": 3}')
+    line = refused(main, "--checkpoint", tiny_checkpoint, "--output", "app", "--force")
+    assert line.startswith("app exists and is not a bundle")
+
+
+def test_failed_replacement_leaves_the_old_bundle(bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if ".partial-" in self.name:
+            raise OSError(5, "the disk is broken", str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    before = {path.name: path.read_bytes() for path in bundle_copy.iterdir()}
+    with pytest.raises(OutputError, match="the disk is broken"), bundle_directory(bundle_copy, force=True) as staging:
+        (staging / "new").write_text("new")
+    assert {path.name: path.read_bytes() for path in bundle_copy.iterdir()} == before
+    assert [path.name for path in bundle_copy.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_appears_during_the_work_is_not_replaced(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="exists"), bundle_directory(tmp_path / "new", force=False):
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "mine").write_text("mine")
+    assert (tmp_path / "new" / "mine").read_text() == "mine"
 
 
 def test_unwritable_output(refused: Refused, tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_info(run: Run, tiny_bundle: Path) -> None:
 
 def test_pipes(picture: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     data = picture.read_bytes()
-    done = pipe("complete", "-", "-n", 1, "-o", "-", "--json", "--model", tiny_bundle, stdin=data, cwd=tmp_path)
+    done = pipe("complete", "-", "-n", 1, "-o", "-", "--model", tiny_bundle, stdin=data, cwd=tmp_path)
     assert done.returncode == 0 and done.stderr.startswith(b"1 pictures in ") and done.stderr.count(b"\n") == 1
     with Image.open(io.BytesIO(done.stdout)) as sheet:
         assert sheet.format == "PNG"
@@ -268,7 +268,11 @@ COMPLETE = [
     pytest.param(["-o", "a.gif", "--gif"], "the contact sheet and the animation would both be a.gif", id="one name"),
     pytest.param(["-o", "none/a.png"], "cannot write 'none/a.png': no directory none; create", id="no directory"),
     pytest.param(["-o", "file.txt/a.png"], "cannot write 'file.txt/a.png': no directory file.txt", id="below a file"),
-    pytest.param(["-o", "."], "cannot write '.': it is a directory; name a file in it", id="directory"),
+    pytest.param(["-o", "."], "'.' names no file; give -o the name of a picture", id="no-name"),
+    pytest.param(["-o", ".", "--gif"], "'.' names no file", id="no-name-gif"),
+    pytest.param(["-o", ".."], "cannot write '..': it is a directory; name a file in it", id="directory"),
+    pytest.param(["-o", "./out.gif", "--gif"], "the contact sheet and the animation would both be", id="gif-twice"),
+    pytest.param(["-o", "-", "--json"], "--json and -o - would both write to stdout", id="stdout-twice"),
     pytest.param(["-o", "old.png"], "old.png exists; add --force to overwrite it", id="exists"),
     pytest.param(["-o", "new.png", "--separate"], "new-2.png exists; add --force to overwrite it", id="single exists"),
     pytest.param(["--device", "cuda"], "CUDA was asked for but this onnxruntime has no CUDA provider", id="cuda"),

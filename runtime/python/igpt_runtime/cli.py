@@ -88,6 +88,7 @@ def complete(
     options = GenerationOptions(n, seed, temperature, top_k, top_p)
     stem = "stdin" if image == "-" else Path(image).stem
     target = output or f"{stem}-completed.png"
+    _check_stdout(target, as_json)
     out = plan_outputs(target, n, separate=separate, gif=gif, scale=scale, force=force)
     session = open_session(model, device=device)
     config, form = session.manifest.config, session.manifest.image_format
@@ -118,6 +119,7 @@ def sample(
     from igpt_runtime.session import open_session
 
     options = GenerationOptions(n, seed, temperature, top_k, top_p)
+    _check_stdout(output, as_json)
     out = plan_outputs(output, n, separate=separate, gif=gif, scale=scale, force=force)
     session = open_session(model, device=device)
     total = n * session.manifest.config.n_positions
@@ -178,6 +180,7 @@ def features(
     from igpt_runtime.files import check_writable, write_output
     from igpt_runtime.session import open_session
 
+    _check_stdout(output, as_json)
     check_writable([output], force=force)
     session = open_session(model, device=device)
     n_layer = session.manifest.config.n_layer
@@ -201,9 +204,12 @@ def info(model: str | None, device: str, as_json: bool) -> None:
     import json
 
     from igpt_runtime.manifest import manifest_to_json
+    from igpt_runtime.names import PREFILL
     from igpt_runtime.session import open_session
 
     session = open_session(model, device=device)
+    if device == "cuda":
+        session.graph(PREFILL)  # only starting it tells whether it is there
     manifest = session.manifest
     record = {**json.loads(manifest_to_json(manifest)), "provider": session.provider}
     config, form = manifest.config, manifest.image_format
@@ -214,8 +220,9 @@ def info(model: str | None, device: str, as_json: bool) -> None:
         "precision": manifest.precision,
         "model": f"{config.n_layer} layers x {config.n_embd} wide, {config.n_head} heads, {config.activation_function}",
         "pictures": f"{form.width}x{form.height}, {config.n_clusters} colours",
-        "classifier": manifest.classifier
-        and f"{len(manifest.classifier.labels)} labels on layer {manifest.classifier.layer}",
+        "classifier": "none"
+        if manifest.classifier is None
+        else f"{len(manifest.classifier.labels)} labels on layer {manifest.classifier.layer}",
         "graphs": ", ".join(manifest.graphs),
         "size": f"{size / 1e6:,.1f} MB",
         "checkpoint": manifest.source["checkpoint"],
@@ -241,6 +248,11 @@ def _report(
     }  # fmt: skip
     if written:
         print_result("\n".join(written), record, as_json)
+
+
+def _check_stdout(output: str, as_json: bool) -> None:
+    if output == "-" and as_json:
+        raise OptionError("--json and -o - would both write to stdout; give -o a path")
 
 
 def _picture(image: str) -> "Picture":

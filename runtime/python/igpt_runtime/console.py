@@ -30,6 +30,11 @@ class _OneLineErrors(click.Command):
                 raise  # click ends quietly when the reader of our output has gone
             where = f" ({error.filename})" if error.filename else ""
             raise _failure(f"{error.strerror or error}{where}") from error
+        except Exception as error:
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise  # a bug of ours deserves its traceback
+            advice = "ask for fewer pictures at once if memory ran out, or export the bundle again"
+            raise _failure(f"ONNX Runtime failed ({error}); {advice}") from error
 
 
 class Command(_OneLineErrors):
@@ -46,7 +51,8 @@ def _failure(message: str) -> click.ClickException:
 
 def print_result(text: str, record: Any, as_json: bool) -> None:
     """Print a result on stdout, as text or as JSON."""
-    click.echo(json.dumps(record) if as_json else text)
+    # Bytes, since a file name need not be valid text.
+    click.echo((json.dumps(record) if as_json else text).encode("utf-8", "surrogateescape"))
 
 
 @contextmanager

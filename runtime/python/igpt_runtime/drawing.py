@@ -47,8 +47,10 @@ def plan_outputs(sheet: str, n: int, *, separate: bool, gif: bool, scale: int | 
     if scale is not None and not 1 <= scale <= _MAX_SCALE:
         raise OptionError(f"scale must be 1 .. {_MAX_SCALE}, got {scale}")
     path = Path(sheet)
+    if not path.name:
+        raise OptionError(f"{sheet!r} names no file; give -o the name of a picture")
     animation = str(path.with_suffix(".gif")) if gif else None
-    if animation == sheet:
+    if animation is not None and Path(animation) == path:
         raise OptionError(f"the contact sheet and the animation would both be {sheet}; name the sheet .png")
     singles = [str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in range(1, n + 1)] if separate else []
     if sheet != "-":
@@ -74,7 +76,8 @@ def write_pictures(session: Session, result: Completion, outputs: Outputs) -> li
     for path, picture in zip(outputs.separate, result.images, strict=False):
         save_image(upscale(picture, scale), path)
     if outputs.gif is not None:
-        ends = range(given.size, result.tokens.shape[1] + 1, max(1, form.width // 4))
+        total = result.tokens.shape[1]
+        ends = [*range(given.size, total, max(1, form.width // 4)), total]
         drawing_gif([sheet([_partial(session, row[:end]) for row in result.tokens]) for end in ends], outputs.gif)
     return [outputs.sheet, *outputs.separate, *([outputs.gif] if outputs.gif else [])]
 

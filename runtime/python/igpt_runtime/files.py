@@ -87,6 +87,8 @@ def check_writable(paths: Iterable[str], *, force: bool) -> None:
         # a device or pipe exists too, but writing to it destroys nothing
         if Path(path).is_file() and not force:
             raise OutputError(f"{path} exists; add --force to overwrite it, or choose another output")
+        if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+            continue
         directory = Path(path).parent
         if not directory.is_dir():
             raise _output_error(path, f"no directory {directory}", _REMEDIES[errno.ENOENT])

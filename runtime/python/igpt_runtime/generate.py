@@ -113,6 +113,7 @@ class DecodeStep:
         import onnxruntime
 
         config = session.manifest.config
+        self._cache = cache  # the OrtValues below are views that do not keep it alive
         self._graph = session.graph(names.DECODE)
         self._binding = self._graph.io_binding()
         self._past_length = np.zeros((), np.int64)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from igpt_runtime import names
 from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import BundleError
-from igpt_runtime.names import CLASS_LOGITS, PREFILL, TensorSpec
+from igpt_runtime.names import TensorSpec
 
 FORMAT_VERSION = 1
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
@@ -96,13 +97,13 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         raise ValueError(f"image_format.clusters has shape {clusters.shape}, expected ({config.n_clusters}, 3)")
     if not np.isfinite(clusters).all():
         raise ValueError("image_format.clusters holds a number that is not finite")
-    if image["height"] * image["width"] != config.n_positions:
+    if image["height"] < 1 or image["height"] * image["width"] != config.n_positions:
         raise ValueError(f"image_format {image['height']}x{image['width']} is not config.n_positions")
     classifier = record["classifier"]
     graphs = {name: _graph(graph) for name, graph in record["graphs"].items()}
-    for spec in graphs[PREFILL].outputs:
-        if spec.name == CLASS_LOGITS and (classifier is None or spec.shape[1:] != (len(classifier["labels"]),)):
-            raise ValueError(f"classifier does not have the {spec.shape[1:]} labels of the graph")
+    if classifier is not None and not 0 <= classifier["layer"] <= config.n_layer:
+        raise ValueError(f"classifier.layer {classifier['layer']} is not 0 .. {config.n_layer}")
+    _check_graphs(graphs, config, 0 if classifier is None else len(classifier["labels"]))
     return Manifest(
         name=str(record["name"]),
         precision=str(record["precision"]),
@@ -114,10 +115,22 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         else Classifier(tuple(map(str, classifier["labels"])), int(classifier["layer"]), bool(classifier["sos"])),
         graphs=graphs,
         files={name: FileRecord(int(file["size"]), str(file["sha256"])) for name, file in record["files"].items()},
-        source=dict(record["source"]),
+        source={key: _text(record["source"][key]) for key in ("checkpoint", "sha256")},
         tools=dict(record["tools"]),
-        verification=dict(record["verification"]),
+        verification={key: float(value) for key, value in record["verification"].items()},
     )
+
+
+def _check_graphs(graphs: Mapping[str, GraphRecord], config: ImageGPTConfig, n_labels: int) -> None:
+    """Compare the graphs' inputs and outputs with those of a model of this configuration."""
+    lm_head = any(spec.name == names.LOGITS for spec in graphs[names.PREFILL].outputs)
+    expected = {
+        names.PREFILL: (names.prefill_inputs(), names.prefill_outputs(config, lm_head=lm_head, n_labels=n_labels)),
+        names.DECODE: (names.decode_inputs(config), names.decode_outputs(config)),
+    }
+    for name, graph in graphs.items():
+        if name in expected and (list(graph.inputs), list(graph.outputs)) != expected[name]:
+            raise ValueError(f"graphs.{name} is not the graph of this config and classifier")
 
 
 def _config(record: dict[str, Any]) -> ImageGPTConfig:
@@ -137,3 +150,9 @@ def _graph(record: dict[str, Any]) -> GraphRecord:
         for key in ("inputs", "outputs")
     )
     return GraphRecord(str(record["file"]), inputs, outputs)
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value

@@ -113,7 +113,7 @@ def import_onnxruntime() -> Any:
 
 
 def is_installed(distribution: str) -> bool:
-    """Whether a distribution, by its name on PyPI, is installed."""
+    """Whether a distribution, by its name, is installed."""
     try:
         importlib.metadata.distribution(distribution)
     except importlib.metadata.PackageNotFoundError:
