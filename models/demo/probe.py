@@ -16,7 +16,6 @@ from igpt_export.model import ImageGPT
 
 _BATCH = 60
 _COPIES = 3  # augmented renderings of every training and validation digit, crisp and softened each
-_SEED = 200
 _STRENGTHS = (0.01, 0.1, 1.0)  # inverse regularisation strengths tried
 
 
