@@ -9,6 +9,7 @@ import click
 
 from igpt_runtime.console import Command, print_result, stages
 from igpt_runtime.errors import CheckpointError, DeviceError
+from igpt_runtime.manifest import Manifest
 
 DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
 
@@ -18,13 +19,20 @@ DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
 @click.option("--checkpoint", metavar="DIR_OR_HUB_ID", help="A checkpoint directory, or owner/name on the hub.")
 @click.option("--random-weights", is_flag=True, help="Make up the variant's weights instead of downloading them.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of --random-weights.")
-@click.option("--output", type=click.Path(path_type=Path), help="Bundle directory.  [default: models/NAME-fp32]")
+@click.option("--precision", type=click.Choice(["fp32", "int8", "int4"]), default="fp32", show_default=True,
+              help="Of the weights.")
+@click.option("--kv-cache", type=click.Choice(["fp32", "int8"]), help="Of the cache.  [default: int8 below fp32]")
+@click.option("--calibration", type=click.Path(path_type=Path), metavar="DIR",
+              help="Pictures that set the scales and judge the loss.  [default: handwritten digits]")
+@click.option("--max-loss-increase", type=float, metavar="NATS",
+              help="Refuse to lose more per token than this.  [default: 0.02]")
+@click.option("--output", type=click.Path(path_type=Path), help="Bundle directory.  [default: models/NAME-PRECISION]")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("as_json", "--json", is_flag=True, help="Print the result as JSON.")
 @click.version_option(package_name="igpt-onnx")
 def main(
-    variant: str | None, checkpoint: str | None, random_weights: bool, seed: int, output: Path | None, force: bool,
-    as_json: bool,
+    variant: str | None, checkpoint: str | None, random_weights: bool, seed: int, precision: str, kv_cache: str | None,
+    calibration: Path | None, max_loss_increase: float | None, output: Path | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Export an ImageGPT checkpoint to a self-contained, verified ONNX bundle.
 
@@ -40,7 +48,8 @@ def main(
         stage("loading torch")
         try:
             from igpt_export.checkpoint import load_checkpoint, random_checkpoint
-            from igpt_export.export import PRECISION, export_bundle
+            from igpt_export.export import MAX_LOSS_INCREASE, export_bundle
+            from igpt_export.precision import Precision, default_kv_cache
         except ImportError as error:
             raise DeviceError(
                 f"exporting needs more packages ({error}); run: pip install 'igpt-onnx[export]'"
@@ -50,11 +59,18 @@ def main(
         source = random_checkpoint(variant, seed)
     else:
         source = load_checkpoint(_source(variant) if checkpoint is None else checkpoint)
-    target = output or Path("models") / f"{source.name}-{PRECISION}"
+    stored = Precision(precision, kv_cache or default_kv_cache(precision))
+    target = output or Path("models") / f"{source.name}-{stored}"
     with stages("exporting") as stage:
-        manifest = export_bundle(source, target, force=force, stage=stage)
-    record = {"output": str(target), "name": manifest.name, "verification": dict(manifest.verification)}
-    print_result("\n".join([*_report(dict(manifest.verification)), str(target)]), record, as_json)
+        manifest = export_bundle(
+            source, target, stored, calibration=calibration, force=force, stage=stage,
+            max_loss_increase=MAX_LOSS_INCREASE if max_loss_increase is None else max_loss_increase,
+        )  # fmt: skip
+    record = {
+        "output": str(target), "name": manifest.name, "verification": dict(manifest.verification),
+        "certificate": manifest.certificate,
+    }  # fmt: skip
+    print_result("\n".join([*_report(manifest), str(target)]), record, as_json)
 
 
 def _source(variant: str | None) -> str:
@@ -71,12 +87,21 @@ def _source(variant: str | None) -> str:
     return str(DEMO_CHECKPOINT)
 
 
-def _report(verification: dict[str, float]) -> list[str]:
-    """The verification report, a line a graph."""
-    over = f"over {verification['sequence']:.0f} positions, torch against ONNX Runtime"
-    lines = [f"verified prefill: largest difference {verification['prefill_max_abs_diff']:.2g} {over}"]
-    if "decode_max_abs_diff" in verification:
-        lines.append(f"verified decode:  largest difference {verification['decode_max_abs_diff']:.2g} {over}")
+def _report(manifest: Manifest) -> list[str]:
+    """What was verified, a line a graph, and what the precision costs."""
+    report = manifest.verification
+    over = f"over {report['sequence']:.0f} positions, torch against ONNX Runtime"
+    lines = [
+        f"verified {graph}: largest difference {report[key]:.2g} {over}"
+        for graph in manifest.graphs
+        if (key := f"{graph}_max_abs_diff") in report
+    ]
+    for graph in ("prefill", "decode") if manifest.certificate else ():
+        loss = manifest.certificate[graph]["held_out"]
+        lines.append(
+            f"{manifest.precision} {graph}: {loss['increase']:+.4f} nats per token, KL {loss['kl_divergence']:.2g}, "
+            f"top-1 agreement {loss['top1_agreement']:.2%} on {loss['pictures']} held-out pictures"
+        )
     return lines
 
 

@@ -7,35 +7,56 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from igpt_export.calibration import Observation, load_pictures, observe
+from igpt_export.certificate import certify, check_loss
 from igpt_export.checkpoint import Checkpoint
+from igpt_export.precision import Precision, check_shape
+from igpt_export.quantize import QuantizedTensors
 from igpt_export.trace import OPSET, trace_graphs
 from igpt_export.verify import verify_bundle
 from igpt_export.writer import bundle_directory, file_records, write_graph, write_manifest, write_weights
 from igpt_runtime import names
 from igpt_runtime.manifest import WEIGHTS_FILE, GraphRecord, Manifest
-from igpt_runtime.names import TensorSpec
 from igpt_runtime.session import import_onnxruntime, is_installed
 
-PRECISION = "fp32"
 _TOOLS = ("igpt-onnx", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
+MAX_LOSS_INCREASE = 0.02  # nats per token: half of what the published medium model gains over the small one
 
 
 def export_bundle(
-    checkpoint: Checkpoint, output: Path, *, force: bool = False, stage: Callable[[str], None] = lambda name: None
+    checkpoint: Checkpoint,
+    output: Path,
+    precision: Precision | None = None,
+    *,
+    calibration: Path | None = None,
+    max_loss_increase: float = MAX_LOSS_INCREASE,
+    force: bool = False,
+    stage: Callable[[str], None] = lambda name: None,
 ) -> Manifest:
-    """Export a checkpoint to the bundle directory `output` and verify it.
+    """Export a checkpoint to the bundle directory `output`, verify it and, below fp32, certify it.
 
-    force: replace an existing bundle; stage: called with the name of each stage as it begins.
+    precision: fp32 throughout if None; calibration: a directory of pictures that set the scales of activations and
+    judge the loss, the embedded digits if None; max_loss_increase: nats per token that the precision may cost on
+    pictures held out; force: replace an existing bundle; stage: called with the name of each stage as it begins.
 
     Raises:
+        OptionError: the precision does not fit the model, or there are no calibration pictures.
         OutputError: `output` exists or cannot be written.
         DeviceError: onnxruntime is not installed, or twice.
-        VerificationError: the bundle disagrees with torch; nothing is kept.
+        VerificationError: the bundle disagrees with torch, or loses more than it may; nothing is kept.
     """
     import_onnxruntime()  # verification needs it: fail before the work, not after
+    precision = precision or Precision()
+    check_shape(checkpoint.config, precision)
+    pictures = None if precision.is_exact else load_pictures(checkpoint, calibration)
     with bundle_directory(output, force=force) as directory:
+        observation: Observation | None = None
+        if pictures is not None:
+            stage("calibrating")
+            observation, logits = observe(checkpoint, pictures, _counted(stage, "calibrating", "pictures"))
+        tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, observation)
         stage("writing weights")
-        write_weights(checkpoint.tensors, directory)
+        write_weights(tensors, tensors.shapes, directory, _counted(stage, "writing weights", "MB", 1_000_000))
         stage("tracing graphs")
         graphs = trace_graphs(
             checkpoint.config,
@@ -43,38 +64,60 @@ def export_bundle(
             classifier=checkpoint.classifier,
             classifier_bias="classifier.bias" in checkpoint.tensors,
             weights=directory / WEIGHTS_FILE,
+            precision=precision,
         )
         for name, graph in graphs.items():
             write_graph(graph, f"{name}.onnx", directory)
-        manifest = _manifest(checkpoint, graphs, directory)
+        manifest = _manifest(checkpoint, precision, graphs, directory)
         write_manifest(manifest, directory)
         stage("verifying against torch")
-        manifest = replace(manifest, verification=verify_bundle(directory, checkpoint))
+        report = verify_bundle(directory, tensors, checkpoint.config, checkpoint.classifier, precision)
+        manifest = replace(manifest, verification=report)
+        if pictures is not None and observation is not None and logits is not None:
+            stage("measuring the loss")
+            counted = _counted(stage, "measuring the loss", "tokens")
+            certificate = certify(directory, pictures, observation, logits, counted)
+            check_loss(certificate, max_loss_increase)
+            manifest = replace(manifest, certificate=certificate.record())
         write_manifest(manifest, directory)
     return manifest
 
 
-def _manifest(checkpoint: Checkpoint, graphs: dict[str, ir.Model], directory: Path) -> Manifest:
-    config, classifier = checkpoint.config, checkpoint.classifier
-    n_labels = 0 if classifier is None else len(classifier.labels)
-    prefill_outputs = names.prefill_outputs(config, lm_head=names.DECODE in graphs, n_labels=n_labels)
-    records = {names.PREFILL: _record(names.PREFILL, names.prefill_inputs(), prefill_outputs)}
-    if names.DECODE in graphs:
-        records[names.DECODE] = _record(names.DECODE, names.decode_inputs(config), names.decode_outputs(config))
+def _counted(stage: Callable[[str], None], name: str, unit: str, divisor: int = 1) -> Callable[[int, int], None]:
+    """A progress function that shows how much of a stage is done, at every tenth."""
+    shown = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        tenth = 10 * done // total
+        if tenth > shown:
+            shown = tenth
+            stage(f"{name}: {done / divisor:,.0f} of {total / divisor:,.0f} {unit}")
+
+    return show
+
+
+def _manifest(
+    checkpoint: Checkpoint, precision: Precision, graphs: dict[str, ir.Model], directory: Path
+) -> Manifest:
+    classifier = checkpoint.classifier
+    specs = names.graph_specs(
+        checkpoint.config,
+        lm_head=names.DECODE in graphs,
+        n_labels=0 if classifier is None else len(classifier.labels),
+        cache_dtype=precision.cache_dtype,
+    )
     return Manifest(
         name=checkpoint.name,
-        precision=PRECISION,
+        precision=precision.weights,
+        kv_cache=precision.kv_cache,
         opset=OPSET,
-        config=config,
+        config=checkpoint.config,
         image_format=checkpoint.image_format,
         classifier=classifier,
-        graphs=records,
+        graphs={name: GraphRecord(f"{name}.onnx", *map(tuple, specs[name])) for name in graphs},
         files=file_records(directory),
         source={"checkpoint": checkpoint.source, "sha256": checkpoint.sha256},
         tools={name: importlib.metadata.version(name) for name in _TOOLS if is_installed(name)},
         verification={},
     )
-
-
-def _record(name: str, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> GraphRecord:
-    return GraphRecord(f"{name}.onnx", tuple(inputs), tuple(outputs))

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igpt_export.ops import cached_attention, causal_attention, quick_gelu, skip_rms_norm
+from igpt_export.ops import (
+    CacheScales,
+    block_size,
+    byte_linear,
+    cached_attention,
+    causal_attention,
+    integer_linear,
+    nibble_linear,
+    quick_gelu,
+    shared_prefix_attention,
+    skip_rms_norm,
+)
 from igpt_runtime.config import ImageGPTConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -35,6 +46,64 @@ class Conv1D(nn.Module):
         return x @ self.weight + self.bias
 
 
+class IntegerConv1D(nn.Module):
+    """A Conv1D in 8-bit integers: see `igpt_export.ops.integer_linear`."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = _constant(n_in, n_out, dtype=torch.int8)
+        self.weight_scale = _constant(n_out)
+        self.input_scale = _constant()
+        self.input_zero_point = _constant(dtype=torch.uint8)
+        self.bias = _constant(n_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return integer_linear(
+            x, self.weight, self.weight_scale, self.input_scale, self.input_zero_point, self.bias
+        )
+
+
+class ByteConv1D(nn.Module):
+    """A Conv1D with 8-bit weights: see `igpt_export.ops.byte_linear`. Its tensors are IntegerConv1D's."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = _constant(n_in, n_out, dtype=torch.int8)
+        self.weight_scale = _constant(n_out)
+        self.bias = _constant(n_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return byte_linear(x, self.weight, self.weight_scale, self.bias)
+
+
+class NibbleConv1D(nn.Module):
+    """A Conv1D with 4-bit weights: see `igpt_export.ops.nibble_linear`."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        block = block_size(n_in, NIBBLE_BLOCK)
+        self.weight = _constant(n_out, n_in // block, block // 2, dtype=torch.uint8)
+        self.weight_scale = _constant(n_out, n_in // block)
+        self.bias = _constant(n_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nibble_linear(x, self.weight, self.weight_scale, self.bias)
+
+
+def _constant(*shape: int, dtype: torch.dtype = torch.float32) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape, dtype=dtype), requires_grad=False)
+
+
+NIBBLE_BLOCK = 128  # 4-bit weights that share a scale
+
+LINEAR: dict[str, type[nn.Module]] = {
+    "float": Conv1D,
+    "integer": IntegerConv1D,
+    "byte": ByteConv1D,
+    "nibble": NibbleConv1D,
+}
+
+
 class RMSNorm(nn.Module):
     """ImageGPT's layer norm over a sum: no mean, no bias."""
 
@@ -50,27 +119,44 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     """Multi-head causal self-attention."""
 
-    def __init__(self, config: ImageGPTConfig, layer: int) -> None:
+    def __init__(self, config: ImageGPTConfig, layer: int, linear: type[nn.Module], *, int8_cache: bool) -> None:
         super().__init__()
         self.n_head, self.scale = config.n_head, config.attention_scale(layer)
-        self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
-        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+        self.c_attn = linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = linear(config.n_embd, config.n_embd)
+        if int8_cache:
+            self.k_scale = _constant(1, config.n_head, 1, config.head_dim)
+            self.v_scale = _constant(1, config.n_head, 1, config.head_dim)
 
-    def forward(self, x: Tensor, past: Cache | None, past_length: Tensor) -> tuple[Tensor, Cache]:
+    @property
+    def cache_scales(self) -> CacheScales | None:
+        """Scales of an int8 cache."""
+        return (self.k_scale, self.v_scale) if hasattr(self, "k_scale") else None
+
+    def forward(
+        self, x: Tensor, past: Cache | None, past_length: Tensor, prefix: Cache | None
+    ) -> tuple[Tensor, Cache]:
         qkv = self.c_attn(x)
         if past is None:
             return self.c_proj(causal_attention(qkv, self.n_head, self.scale)), ()
-        mixed, key, value = cached_attention(qkv, past[0], past[1], past_length, self.n_head, self.scale)
+        n_head, scale, own = self.n_head, self.scale, (past[0], past[1])
+        # A float cache may be asked of a model with int8 scales: prefill quantises it afterwards.
+        scales = self.cache_scales if past[0].dtype == torch.int8 else None
+        if prefix is None:
+            mixed, key, value = cached_attention(qkv, *own, past_length, n_head, scale, scales)
+        else:
+            shared = (prefix[0], prefix[1])
+            mixed, key, value = shared_prefix_attention(qkv, shared, own, past_length, n_head, scale, scales)
         return self.c_proj(mixed), (key, value)
 
 
 class MLP(nn.Module):
     """Two linear layers around the activation."""
 
-    def __init__(self, config: ImageGPTConfig) -> None:
+    def __init__(self, config: ImageGPTConfig, linear: type[nn.Module]) -> None:
         super().__init__()
-        self.c_fc = Conv1D(config.n_embd, config.inner_dim)
-        self.c_proj = Conv1D(config.inner_dim, config.n_embd)
+        self.c_fc = linear(config.n_embd, config.inner_dim)
+        self.c_proj = linear(config.inner_dim, config.n_embd)
         self.activation = ACTIVATIONS[config.activation_function]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,16 +167,16 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One transformer block. The stream is a pair (x, residual) whose sum is the hidden state."""
 
-    def __init__(self, config: ImageGPTConfig, layer: int) -> None:
+    def __init__(self, config: ImageGPTConfig, layer: int, linear: type[nn.Module], *, int8_cache: bool) -> None:
         super().__init__()
-        self.ln_1, self.attn = RMSNorm(config), Attention(config, layer)
-        self.ln_2, self.mlp = RMSNorm(config), MLP(config)
+        self.ln_1, self.attn = RMSNorm(config), Attention(config, layer, linear, int8_cache=int8_cache)
+        self.ln_2, self.mlp = RMSNorm(config), MLP(config, linear)
 
     def forward(
-        self, x: Tensor, residual: Tensor, past: Cache | None, past_length: Tensor
+        self, x: Tensor, residual: Tensor, past: Cache | None, past_length: Tensor, prefix: Cache | None
     ) -> tuple[Tensor, Tensor, Tensor, Cache]:
         normed, hidden = self.ln_1(x, residual)
-        mixed, present = self.attn(normed, past, past_length)
+        mixed, present = self.attn(normed, past, past_length, prefix)
         normed, residual = self.ln_2(mixed, hidden)
         return self.mlp(normed), residual, hidden, present
 
@@ -101,24 +187,44 @@ class ImageGPT(nn.Module):
     Parameter names are those of the Hugging Face checkpoints below `transformer.`, plus `lm_head` and `classifier`.
     """
 
-    def __init__(self, config: ImageGPTConfig, *, lm_head: bool = True, n_labels: int = 0, bias: bool = True) -> None:
-        """lm_head: whether it predicts tokens; n_labels: 0 for no classifier; bias: whether the classifier has one."""
+    def __init__(
+        self,
+        config: ImageGPTConfig,
+        *,
+        lm_head: bool = True,
+        n_labels: int = 0,
+        bias: bool = True,
+        linear: str = "float",
+        int8_cache: bool = False,
+    ) -> None:
+        """A model with weights not yet set.
+
+        lm_head: whether it predicts tokens; n_labels: 0 for no classifier; bias: whether the classifier has one;
+        linear: what the blocks' linear layers are, a key of LINEAR; int8_cache: whether it has scales for one.
+        """
         super().__init__()
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
-        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.h = nn.ModuleList(
+            Block(config, layer, LINEAR[linear], int8_cache=int8_cache) for layer in range(config.n_layer)
+        )
         self.ln_f = RMSNorm(config)
         self.lm_head = nn.Linear(config.n_embd, config.n_clusters, bias=False) if lm_head else None
         self.classifier = nn.Linear(config.n_embd, n_labels, bias=bias) if n_labels else None
 
     def forward(
-        self, input_ids: Tensor, past_length: Tensor | int = 0, past: Cache | None = None
+        self,
+        input_ids: Tensor,
+        past_length: Tensor | int = 0,
+        past: Cache | None = None,
+        prefix: Cache | None = None,
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Run new tokens through all blocks.
 
         input_ids: int64 [batch, sequence]; past_length: filled slots of the cache; past: per block key and value
-        [batch, n_head, capacity, head_dim], or None to run without a cache.
+        [batch, n_head, capacity, head_dim], or None to run without a cache; prefix: per block key and value of a prefix
+        that all rows share, with `past` as `igpt_export.ops.shared_prefix_attention` takes it.
         Returns the last hidden state [batch, sequence, n_embd], the n_layer + 1 hidden states (input of every block and
         the last hidden state, as transformers counts them) and the cache with the new slots filled.
         """
@@ -129,7 +235,8 @@ class ImageGPT(nn.Module):
         present: list[Tensor] = []
         for layer, block in enumerate(self.h):
             layer_past = None if past is None else past[2 * layer : 2 * layer + 2]
-            x, residual, hidden, layer_present = block(x, residual, layer_past, past_length)
+            layer_prefix = None if prefix is None else prefix[2 * layer : 2 * layer + 2]
+            x, residual, hidden, layer_present = block(x, residual, layer_past, past_length, layer_prefix)
             hidden_states.append(hidden)
             present.extend(layer_present)
         last, _ = self.ln_f(x, residual)

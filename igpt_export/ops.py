@@ -1,4 +1,4 @@
-"""The three operations that ONNX Runtime has one kernel each for.
+"""The operations that ONNX Runtime has one kernel each for.
 
 Eagerly each function computes torch maths. While `torch.onnx.export` traces, it emits one `com.microsoft` node instead;
 `igpt_export.portable` has the same maths for runtimes without these kernels.
@@ -11,16 +11,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from igpt_runtime.names import SHARED_CHANNELS
+
 MICROSOFT = "com.microsoft"
 _QUICK_GELU_ALPHA = 1.702
+_ZERO_POINT = 128  # of 8-bit weights in MatMulNBits
+
+
+def _node(
+    name: str, inputs: Sequence[Tensor | None], attrs: dict[str, Any], like: Sequence[Tensor], version: int | None = 1
+) -> list[Tensor]:
+    """Emit one node, called domain::name, whose outputs have the dtypes and shapes of `like`."""
+    dtypes, shapes = [t.dtype for t in like], [t.shape for t in like]
+    return list(torch.onnx.ops.symbolic_multi_out(name, inputs, attrs, dtypes=dtypes, shapes=shapes, version=version))
 
 
 def _fused(name: str, inputs: Sequence[Tensor | None], attrs: dict[str, Any], like: Sequence[Tensor]) -> list[Tensor]:
-    """Emit one `com.microsoft` node whose outputs have the dtypes and shapes of `like`."""
-    outputs = torch.onnx.ops.symbolic_multi_out(
-        f"{MICROSOFT}::{name}", inputs, attrs, dtypes=[t.dtype for t in like], shapes=[t.shape for t in like], version=1
-    )
-    return list(outputs)
+    """Emit one `com.microsoft` node."""
+    return _node(f"{MICROSOFT}::{name}", inputs, attrs, like)
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -44,13 +52,85 @@ def skip_rms_norm(x: Tensor, skip: Tensor, weight: Tensor, epsilon: float) -> tu
     return functional.rms_norm(total, (total.shape[-1],), weight, epsilon), total
 
 
+def integer_linear(
+    x: Tensor, weight: Tensor, weight_scale: Tensor, input_scale: Tensor, input_zero_point: Tensor, bias: Tensor
+) -> Tensor:
+    """A linear layer in 8-bit integers (W8A8): x is quantised with a scale known beforehand, so rows stay independent.
+
+    x: float [..., n_in]; weight: int8 [n_in, n_out]; weight_scale: [n_out]; input_scale, input_zero_point: scalars, float
+    and uint8; bias: [n_out].
+    """
+    if torch.compiler.is_exporting():
+        like = x.new_empty(x.shape, dtype=torch.uint8)
+        quantised = _node("::QuantizeLinear", (x, input_scale, input_zero_point), {}, [like], version=None)[0]
+        zeros = torch.zeros_like(weight_scale, dtype=torch.int8)
+        inputs = (quantised, weight, input_scale, weight_scale, input_zero_point, zeros, bias)
+        return _fused("MatMulIntegerToFloat", inputs, {}, [x.new_empty((*x.shape[:-1], weight.shape[1]))])[0]
+    levels = torch.clamp(torch.round(x / input_scale) + input_zero_point, 0, 255) - input_zero_point
+    # float64 holds these sums of products exactly.
+    return (levels.double() @ weight.double()).to(x.dtype) * (input_scale * weight_scale) + bias
+
+
+def byte_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer of the same 8-bit weights with activations in floating point.
+
+    x: float [..., n_in]; weight: int8 [n_in, n_out]; weight_scale: [n_out]; bias: [n_out].
+    """
+    if torch.compiler.is_exporting():
+        n_in, n_out = weight.shape
+        block = block_size(n_in, 128)
+        # MatMulNBits wants unsigned weights in blocks along n_in; ONNX Runtime folds this once, when it loads the graph.
+        stored = torch.bitwise_xor(weight.t().to(torch.uint8), _ZERO_POINT).reshape(n_out, n_in // block, block)
+        scales = weight_scale[:, None].expand(n_out, n_in // block)
+        return _n_bits(x, stored, scales, bias, bits=8, block=block)
+    return x @ (weight * weight_scale) + bias
+
+
+def nibble_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer with 4-bit weights and activations in floating point.
+
+    x: float [..., n_in]; weight: uint8 [n_out, blocks, block / 2], two weights a byte, low half first, zero at 8;
+    weight_scale: [n_out, blocks]; bias: [n_out].
+    """
+    block = 2 * weight.shape[2]
+    if torch.compiler.is_exporting():
+        return _n_bits(x, weight, weight_scale, bias, bits=4, block=block)
+    levels = torch.stack([weight & 15, weight >> 4], dim=-1).reshape(*weight.shape[:2], block).to(x.dtype) - 8
+    return x @ (levels * weight_scale[..., None]).flatten(1).t() + bias
+
+
+def _n_bits(x: Tensor, weight: Tensor, scales: Tensor, bias: Tensor, *, bits: int, block: int) -> Tensor:
+    n_out, blocks = scales.shape
+    # accuracy_level 4: the kernel multiplies in 8-bit integers, each block of x with a scale of its own.
+    attrs = {"K": blocks * block, "N": n_out, "bits": bits, "block_size": block, "accuracy_level": 4}
+    like = x.new_empty((*x.shape[:-1], n_out))
+    return _fused("MatMulNBits", (x, weight, scales, None, None, bias), attrs, [like])[0]
+
+
+def block_size(n_in: int, largest: int) -> int:
+    """The largest power of two up to `largest` that divides `n_in`; MatMulNBits takes 16 and more."""
+    block = largest
+    while n_in % block:
+        block //= 2
+    return block
+
+
+CacheScales = tuple[Tensor, Tensor]  # of keys and of values, each float [1, n_head, 1, head_dim]
+
+
 def cached_attention(
-    qkv: Tensor, past_key: Tensor, past_value: Tensor, past_length: Tensor, n_head: int, scale: float
+    qkv: Tensor,
+    past_key: Tensor,
+    past_value: Tensor,
+    past_length: Tensor,
+    n_head: int,
+    scale: float,
+    scales: CacheScales | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Causal self-attention of new tokens over a static-capacity cache of which `past_length` slots are filled.
 
     qkv: [batch, sequence, 3 * n_embd], packed query | key | value; past_key, past_value: [batch, n_head, capacity,
-    head_dim]; past_length: int64 scalar.
+    head_dim], int8 if there are `scales`; past_length: int64 scalar.
     Returns the mixed values [batch, sequence, n_embd] and the cache with the new slots filled.
     """
     batch, sequence = qkv.shape[0], qkv.shape[1]
@@ -59,19 +139,78 @@ def cached_attention(
         total = (past_length + sequence).to(torch.int32)
         seqlens_k = (total - 1).expand(batch)
         attrs = {"num_heads": n_head, "kv_num_heads": n_head, "scale": scale}
-        inputs = (qkv, None, None, past_key, past_value, seqlens_k, total)
+        inputs: tuple[Tensor | None, ...] = (qkv, None, None, past_key, past_value, seqlens_k, total)
+        if scales is not None:
+            kind = "PER_CHANNEL"
+            attrs |= {"k_quant_type": kind, "v_quant_type": kind, "kv_cache_bit_width": 8}
+            inputs += (None, None, None, None, None, *scales)
         mixed, key, value = _fused("GroupQueryAttention", inputs, attrs, [qkv[..., :n_embd], past_key, past_value])
         return mixed, key, value
     past = int(past_length)
     query, new_key, new_value = _split_heads(qkv, n_head)
     key, value = past_key.clone(), past_value.clone()
-    key[:, :, past : past + sequence] = new_key
-    value[:, :, past : past + sequence] = new_value
+    key[:, :, past : past + sequence] = new_key if scales is None else quantize_cache(new_key, scales[0])
+    value[:, :, past : past + sequence] = new_value if scales is None else quantize_cache(new_value, scales[1])
+    seen_key, seen_value = key[:, :, : past + sequence], value[:, :, : past + sequence]
+    if scales is not None:
+        seen_key, seen_value = seen_key * scales[0], seen_value * scales[1]
     visible = torch.ones(sequence, past + sequence, dtype=torch.bool, device=qkv.device).tril(past)
-    mixed = functional.scaled_dot_product_attention(
-        query, key[:, :, : past + sequence], value[:, :, : past + sequence], attn_mask=visible, scale=scale
-    )
+    mixed = functional.scaled_dot_product_attention(query, seen_key, seen_value, attn_mask=visible, scale=scale)
     return _merge_heads(mixed), key, value
+
+
+def quantize_cache(x: Tensor, scale: Tensor) -> Tensor:
+    """Keys or values [batch, n_head, slots, head_dim] as int8, rounded half to even as the kernel does."""
+    return torch.clamp(torch.round(x / scale), -128, 127).to(torch.int8)
+
+
+def shared_prefix_attention(
+    qkv: Tensor,
+    prefix: tuple[Tensor, Tensor],
+    own: tuple[Tensor, Tensor],
+    past_length: Tensor,
+    n_head: int,
+    scale: float,
+    scales: CacheScales | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Self-attention of one new token a row over a prefix that all rows share and the row's own tokens since.
+
+    qkv: [batch, 1, 3 * n_embd]; prefix: key and value, float [1, n_head, prefix, head_dim], of which an int8 cache's are
+    its levels, not yet times their scales; own: key and value of the own tokens, [batch, n_head, capacity, head_dim + SHARED_CHANNELS], of which slot 0 is the sentinel; past_length: tokens
+    before this one, the prefix included. Returns the mixed values [batch, 1, n_embd] and the own cache.
+
+    The prefix takes part as real matrix products over all rows. Two softmaxes are merged by their weights' sums: the
+    kernel that attends to the own tokens does not tell its sum, so the sentinel does. Its score is made the prefix's
+    largest, s, and its value is zero but for a one in the first extra channel, where the kernel thus returns
+    w = e^s / (e^s + sum of the own e^score). With r = e^s / (sum of the prefix' e^score), the prefix' largest weight:
+
+        mixed = (r * own mixed + w * prefix mixed) / (r + w * (1 - r))
+
+    which neither overflows nor divides by less than r: the denominator's terms are relative to the largest prefix score.
+    """
+    batch, head_dim = qkv.shape[0], prefix[0].shape[3]
+    heads = qkv.reshape(batch, 3 * n_head, head_dim)
+    query = heads[:, :n_head].transpose(0, 1)  # [n_head, batch, head_dim]
+    if scales is not None:
+        query = query * scales[0][0]
+    scores = (query @ prefix[0][0].transpose(1, 2)) * scale  # [n_head, batch, prefix]
+    peak = scores.amax(-1, keepdim=True)
+    weights = torch.softmax(scores, -1)
+    prefix_mixed = weights @ prefix[1][0]  # [n_head, batch, head_dim]
+    if scales is not None:
+        prefix_mixed = prefix_mixed * scales[1][0]
+    r = weights.amax(-1, keepdim=True)
+    # The extra channels: the query's first one meets the sentinel key's one, every other key has zero there.
+    extra = functional.pad(peak.transpose(0, 1) / scale, (0, SHARED_CHANNELS - 1, 0, 2 * n_head))
+    widened = torch.cat([heads, extra], -1).reshape(batch, 1, -1)
+    if scales is not None:
+        scales = tuple(functional.pad(s, (0, SHARED_CHANNELS), value=1 / 127) for s in scales)  # type: ignore[assignment]
+    own_length = past_length - prefix[0].shape[2] + 1  # and the sentinel
+    mixed, key, value = cached_attention(widened, *own, own_length, n_head, scale, scales)
+    by_head = mixed.reshape(batch, n_head, -1).transpose(0, 1)
+    own_mixed, w = by_head[..., :head_dim], by_head[..., head_dim : head_dim + 1]
+    merged = (r * own_mixed + w * prefix_mixed) / (r + w * (1 - r))
+    return merged.transpose(0, 1).reshape(batch, 1, -1), key, value
 
 
 def causal_attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:

@@ -68,7 +68,106 @@ def GroupQueryAttention(
     return op.Reshape(op.Transpose(mixed, perm=[0, 2, 1, 3]), merged), present_key, present_value
 
 
-def portable_functions() -> list[ir.Function]:
-    """The portable bodies as ONNX functions, ready to attach to a model."""
-    bodies = (QuickGelu, SkipSimplifiedLayerNormalization, GroupQueryAttention)
+def _quantized_cache_attention():
+    """GroupQueryAttention over an int8 cache, which has the same name and more inputs."""
+
+    @script(_microsoft, default_opset=op)
+    def GroupQueryAttention(
+        qkv, key, value, past_key, past_value, seqlens_k, total,
+        cos, sin, position_ids, bias, sink, k_scale, v_scale,
+        num_heads: int, kv_num_heads: int, scale: float, kv_cache_bit_width: int, k_quant_type: str, v_quant_type: str,
+    ) -> Tuple[FLOAT, FLOAT, FLOAT]:  # fmt: skip
+        q, k, v = op.Split(qkv, num_outputs=3, axis=-1)
+        rows = op.Shape(qkv, start=0, end=2)
+        sequence = op.Shape(qkv, start=1, end=2)
+        capacity = op.Shape(past_key, start=2, end=3)
+        end = op.Reshape(op.Cast(total, to=7), [1])
+        begin = end - sequence
+        heads = op.Reshape(op.Constant(value_int=num_heads), [1])
+        split = op.Concat(rows, heads, [-1], axis=0)
+        q4 = op.Transpose(op.Reshape(q, split), perm=[0, 2, 1, 3])
+        k4 = op.Transpose(op.Reshape(k, split), perm=[0, 2, 1, 3])
+        v4 = op.Transpose(op.Reshape(v, split), perm=[0, 2, 1, 3])
+        low = op.Constant(value_float=-128.0)
+        high = op.Constant(value_float=127.0)
+        new_key = op.Cast(op.Clip(op.Round(k4 / k_scale), low, high), to=3)
+        new_value = op.Cast(op.Clip(op.Round(v4 / v_scale), low, high), to=3)
+        present_key = op.Concat(
+            op.Slice(past_key, [0], begin, [2]), new_key, op.Slice(past_key, end, capacity, [2]), axis=2
+        )
+        present_value = op.Concat(
+            op.Slice(past_value, [0], begin, [2]), new_value, op.Slice(past_value, end, capacity, [2]), axis=2
+        )
+        float_key = op.Cast(present_key, to=1) * k_scale
+        float_value = op.Cast(present_value, to=1) * v_scale
+        scores = op.MatMul(q4, op.Transpose(float_key, perm=[0, 1, 3, 2])) * op.Constant(value_float=scale)
+        query_position = op.Unsqueeze(op.Range(op.Squeeze(begin), op.Squeeze(end), op.Constant(value_int=1)), [1])
+        key_position = op.Unsqueeze(
+            op.Range(op.Constant(value_int=0), op.Squeeze(capacity), op.Constant(value_int=1)), [0]
+        )
+        masked = op.Where(key_position > query_position, op.Constant(value_float=-3.0e38), scores)
+        mixed = op.MatMul(op.Softmax(masked, axis=-1), float_value)
+        merged = op.Concat(rows, [-1], axis=0)
+        return op.Reshape(op.Transpose(mixed, perm=[0, 2, 1, 3]), merged), present_key, present_value
+
+    return GroupQueryAttention
+
+
+@script(_microsoft, default_opset=op)
+def MatMulIntegerToFloat(A, B, a_scale, b_scale, a_zero_point, b_zero_point, bias) -> FLOAT:
+    products = op.MatMulInteger(A, B, a_zero_point, b_zero_point)
+    return op.Cast(products, to=1) * (a_scale * b_scale) + bias
+
+
+def _byte_matmul():
+    """MatMulNBits of 8 bits."""
+
+    @script(_microsoft, default_opset=op)
+    def MatMulNBits(
+        A, B, scales, zero_points, g_idx, bias, K: int, N: int, bits: int, block_size: int, accuracy_level: int
+    ) -> FLOAT:  # fmt: skip
+        n_in = op.Reshape(op.Constant(value_int=K), [1])
+        n_out = op.Reshape(op.Constant(value_int=N), [1])
+        levels = op.Cast(B, to=1) - op.Constant(value_float=128.0)
+        weight = op.Reshape(levels * op.Unsqueeze(scales, [2]), op.Concat(n_out, n_in, axis=0))
+        return op.MatMul(A, op.Transpose(weight, perm=[1, 0])) + bias
+
+    return MatMulNBits
+
+
+def _nibble_matmul():
+    """MatMulNBits of 4 bits."""
+
+    @script(_microsoft, default_opset=op)
+    def MatMulNBits(
+        A, B, scales, zero_points, g_idx, bias, K: int, N: int, bits: int, block_size: int, accuracy_level: int
+    ) -> FLOAT:  # fmt: skip
+        n_in = op.Reshape(op.Constant(value_int=K), [1])
+        n_out = op.Reshape(op.Constant(value_int=N), [1])
+        packed = op.Cast(B, to=1)
+        high = op.Floor(packed / op.Constant(value_float=16.0))
+        low = packed - high * op.Constant(value_float=16.0)
+        pairs = op.Concat(op.Unsqueeze(low, [3]), op.Unsqueeze(high, [3]), axis=3)
+        blocks = op.Reshape(pairs, op.Concat(op.Shape(scales), [-1], axis=0)) - op.Constant(value_float=8.0)
+        weight = op.Reshape(blocks * op.Unsqueeze(scales, [2]), op.Concat(n_out, n_in, axis=0))
+        return op.MatMul(A, op.Transpose(weight, perm=[1, 0])) + bias
+
+    return MatMulNBits
+
+
+def portable_functions(model: ir.Model) -> list[ir.Function]:
+    """The portable bodies, as ONNX functions, of the `com.microsoft` nodes of a model."""
+    used = {node.op_type: node for node in model.graph if node.domain == MICROSOFT}
+    choices = {
+        "QuickGelu": QuickGelu,
+        "SkipSimplifiedLayerNormalization": SkipSimplifiedLayerNormalization,
+        "MatMulIntegerToFloat": MatMulIntegerToFloat,
+    }
+    bodies = [choices[name] for name in used if name in choices]
+    if "GroupQueryAttention" in used:
+        quantized = "k_quant_type" in used["GroupQueryAttention"].attributes
+        bodies.append(_quantized_cache_attention() if quantized else GroupQueryAttention)
+    if "MatMulNBits" in used:
+        bits = used["MatMulNBits"].attributes["bits"].as_int()
+        bodies.append({8: _byte_matmul, 4: _nibble_matmul}[bits]())
     return [ir.serde.deserialize_function(body.to_function_proto()) for body in bodies]

@@ -1,4 +1,4 @@
-"""Traces the model into its two graphs, prefill and decode, without touching a weight.
+"""Traces the model into its graphs, prefill and decode, without touching a weight.
 
 The module is built and traced under torch's `FakeTensorMode`, so tracing costs neither the memory nor the time of the
 real weights; the graphs then refer to the bundle's weights file by name.
@@ -21,24 +21,27 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from igpt_export.model import ImageGPT
-from igpt_export.ops import MICROSOFT
+from igpt_export.ops import MICROSOFT, quantize_cache
 from igpt_export.portable import portable_functions
+from igpt_export.precision import Precision
 from igpt_export.sampling import next_token
 from igpt_runtime import names
 from igpt_runtime.config import Classifier, ImageGPTConfig
-from igpt_runtime.names import TensorSpec
+from igpt_runtime.names import TensorSpec, graph_specs
 
 # The last opset the exporter emits natively: a conversion would inline the portable functions away.
 OPSET = 18
-_DTYPES = {"float32": torch.float32, "int64": torch.int64}
+_DTYPES = {"float32": torch.float32, "int64": torch.int64, "int8": torch.int8}
+# Sizes 0 and 1 would be specialised; any others stand for the free dimensions.
+_EXAMPLE_SIZES = {names.BATCH: 3, names.SEQUENCE: 5, names.PREFIX: 6, names.CAPACITY: 7}
 
 
 class Prefill(nn.Module):
     """Whole sequences in; logits, hidden states, pooled features, class logits and the cache out."""
 
-    def __init__(self, model: ImageGPT, classifier: Classifier | None) -> None:
+    def __init__(self, model: ImageGPT, classifier: Classifier | None, *, int8_cache: bool) -> None:
         super().__init__()
-        self.model, self.classifier = model, classifier
+        self.model, self.classifier, self.int8_cache = model, classifier, int8_cache
 
     def forward(self, input_ids: Tensor) -> list[Tensor]:
         config = self.model.config
@@ -51,7 +54,12 @@ class Prefill(nn.Module):
         class_logits = []
         if self.classifier is not None and self.model.classifier is not None:
             class_logits = [self.model.classifier(features[:, self.classifier.layer])]
-        return [*logits, *hidden_states, features, *class_logits, *present]
+        outputs = [*logits, *hidden_states, features, *class_logits]
+        return [*outputs, *(self._quantized(present) if self.int8_cache else present)]
+
+    def _quantized(self, present: list[Tensor]) -> list[Tensor]:
+        scales = [scale for block in self.model.h for scale in block.attn.cache_scales]
+        return [quantize_cache(tensor, scale) for tensor, scale in zip(present, scales, strict=True)]
 
 
 class Decode(nn.Module):
@@ -77,51 +85,89 @@ class Decode(nn.Module):
         return [next_token(logits, uniform, temperature, top_k, top_p), logits, *present]
 
 
+class DecodeShared(nn.Module):
+    """One new token a row, a prefix all rows share, and each row's own cache in; as Decode otherwise."""
+
+    def __init__(self, model: ImageGPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        past_length: Tensor,
+        prefix: list[Tensor],
+        past: list[Tensor],
+        uniform: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+    ) -> list[Tensor]:
+        assert self.model.lm_head is not None
+        last, _, present = self.model(input_ids, past_length, past, prefix)
+        logits = self.model.lm_head(last[:, -1])
+        return [next_token(logits, uniform, temperature, top_k, top_p), logits, *present]
+
+
 def trace_graphs(
-    config: ImageGPTConfig, *, lm_head: bool, classifier: Classifier | None, classifier_bias: bool, weights: Path
+    config: ImageGPTConfig,
+    *,
+    lm_head: bool,
+    classifier: Classifier | None,
+    classifier_bias: bool,
+    weights: Path,
+    precision: Precision,
 ) -> dict[str, ir.Model]:
     """The graphs a checkpoint of this shape exports to, by name, with their weights referring to the file `weights`."""
     n_labels = 0 if classifier is None else len(classifier.labels)
-    with FakeTensorMode():
-        model = ImageGPT(config, lm_head=lm_head, n_labels=n_labels, bias=classifier_bias).eval()
-        outputs = names.prefill_outputs(config, lm_head=lm_head, n_labels=n_labels)
-        graphs = {names.PREFILL: _trace(Prefill(model, classifier), names.prefill_inputs(), outputs)}
-        if lm_head:
-            graphs[names.DECODE] = _trace(Decode(model), names.decode_inputs(config), names.decode_outputs(config))
-    for name, graph in graphs.items():
-        _finish(graph, name, weights)
+    int8_cache = precision.kv_cache == "int8"
+    specs = graph_specs(config, lm_head=lm_head, n_labels=n_labels, cache_dtype=precision.cache_dtype)
+    graphs = {}
+    for name, (inputs, outputs) in specs.items():
+        if name != names.PREFILL and not lm_head:
+            continue
+        with FakeTensorMode():
+            model = ImageGPT(
+                config,
+                lm_head=lm_head,
+                n_labels=n_labels,
+                bias=classifier_bias,
+                linear=precision.linear(name),
+                int8_cache=int8_cache,
+            ).eval()
+            if name == names.PREFILL:
+                module: nn.Module = Prefill(model, classifier, int8_cache=int8_cache)
+            else:
+                module = DecodeShared(model) if name == names.DECODE_SHARED else Decode(model)
+            graphs[name] = _trace(module, inputs, outputs)
+        _finish(graphs[name], name, weights)
     return graphs
 
 
 def _trace(module: nn.Module, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> ir.Model:
     """One graph, its weights still fake. Runs of cache inputs become one list argument of the module."""
-    dimensions = {name: torch.export.Dim(name) for name in (names.BATCH, names.SEQUENCE)}
-    arguments: list[Any] = []
-    dynamic: list[Any] = []
-    cache: list[Tensor] = []
+    dimensions = {name: torch.export.Dim(name) for name in _EXAMPLE_SIZES}
+    arguments: dict[str, Any] = {}  # by the part of the inputs' names before the first dot
+    dynamic: dict[str, Any] = {}
     for spec in inputs:
-        # Sizes 0 and 1 would be specialised; any others stand for the free dimensions.
-        sizes = [{names.BATCH: 3, names.SEQUENCE: 5}[d] if isinstance(d, str) else d for d in spec.shape]
+        sizes = [_EXAMPLE_SIZES[d] if isinstance(d, str) else d for d in spec.shape]
         example = torch.zeros(sizes, dtype=_DTYPES[spec.dtype])
         free = {axis: dimensions[d] for axis, d in enumerate(spec.shape) if isinstance(d, str)} or None
-        if spec.name.startswith("past_key_values."):
-            if not cache:
-                arguments.append(cache)
-                dynamic.append([])
-            cache.append(example)
-            dynamic[-1].append(free)
+        name, *parts = spec.name.split(".")
+        if parts:
+            arguments.setdefault(name, []).append(example)
+            dynamic.setdefault(name, []).append(free)
         else:
-            arguments.append(example)
-            dynamic.append(free)
+            arguments[name], dynamic[name] = example, free
     with _quiet():
         program = torch.onnx.export(
             module,
-            tuple(arguments),
+            tuple(arguments.values()),
             dynamo=True,
             optimize=False,  # its constant folding would read the fake weights
             verbose=False,
             opset_version=OPSET,
-            dynamic_shapes=tuple(dynamic),
+            dynamic_shapes=tuple(dynamic.values()),
             input_names=[spec.name for spec in inputs],
             output_names=[spec.name for spec in outputs],
         )
@@ -161,7 +207,7 @@ def _finish(model: ir.Model, name: str, weights: Path) -> None:
         if parameter.uses():
             graph.register_initializer(parameter)
     onnx_safetensors.replace_tensors(model, weights.name, weights.parent)
-    for function in portable_functions():
+    for function in portable_functions(model):
         model.functions[function.identifier()] = function
     model.opset_imports[MICROSOFT] = 1
     passes.ClearMetadataAndDocStringPass()(model)

@@ -3,19 +3,24 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
-import safetensors.torch
+import safetensors
+import torch
 from torch import Tensor
 
 from igpt_runtime.errors import OutputError
 from igpt_runtime.manifest import MANIFEST_FILE, WEIGHTS_FILE, FileRecord, Manifest, manifest_to_json
+
+_SAFETENSORS = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8", torch.uint8: "U8"}
 
 
 @contextlib.contextmanager
@@ -90,9 +95,33 @@ def _describe(error: OSError, output: Path) -> str:
     return f"cannot write {where}: {error.strerror or error}; choose another --output"
 
 
-def write_weights(tensors: Mapping[str, Tensor], directory: Path) -> None:
-    """Write every weight once; the graphs refer to this file."""
-    safetensors.torch.save_file({name: tensors[name].contiguous() for name in tensors}, directory / WEIGHTS_FILE)
+def write_weights(
+    tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+    directory: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write every weight once, one tensor at a time, as a safetensors file; the graphs refer to it.
+
+    shapes: dtype and shape of every tensor, known before its value is; progress: called with bytes written and in all.
+    """
+    # The widest dtypes first, so that every tensor is aligned, as safetensors' own writer does.
+    order = sorted(shapes, key=lambda name: -shapes[name][0].itemsize)
+    sizes = [math.prod(shapes[name][1]) * shapes[name][0].itemsize for name in order]
+    ends = list(itertools.accumulate(sizes))
+    header = {
+        name: {"dtype": _SAFETENSORS[shapes[name][0]], "shape": shapes[name][1], "data_offsets": [end - size, end]}
+        for name, size, end in zip(order, sizes, ends, strict=True)
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with (directory / WEIGHTS_FILE).open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, end in zip(order, ends, strict=True):
+            tensor = tensors[name]
+            assert (tensor.dtype, tuple(tensor.shape)) == shapes[name], name
+            file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            progress(end, ends[-1])
 
 
 def write_graph(graph: ir.Model, file: str, directory: Path) -> None:

@@ -1,30 +1,66 @@
 """The static-capacity key/value cache: one buffer per tensor, past and present at once."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from igpt_runtime.config import ImageGPTConfig
+from igpt_runtime import names
+from igpt_runtime.manifest import Manifest
 
-# Key and value of block 0, key and value of block 1, ...; each float32 [rows, n_head, n_positions, head_dim].
-Cache = list[npt.NDArray[np.float32]]
-
-
-def cache_bytes(config: ImageGPTConfig, rows: int) -> int:
-    """Size of a cache in bytes."""
-    return 2 * config.n_layer * rows * config.n_positions * config.n_embd * np.dtype(np.float32).itemsize
+# Key and value of block 0, key and value of block 1, ...
+Slots = list[npt.NDArray[np.generic]]
 
 
-def new_cache(config: ImageGPTConfig, rows: int) -> Cache:
-    """An empty cache. Zeros, because portable attention multiplies empty slots by zero, which must not meet a NaN."""
+@dataclass
+class Cache:
+    """The cache of some rows: all their tokens' slots, or a prefix that all rows share and the slots of their own."""
+
+    own: Slots  # each [rows, n_head, capacity, channels], float32 or int8
+    prefix: list[npt.NDArray[np.float32]] = field(default_factory=list)  # each [1, n_head, prefix, head_dim]
+
+    @property
+    def rows(self) -> int:
+        """How many pictures it is for."""
+        return len(self.own[0])
+
+    @property
+    def graph(self) -> str:
+        """The graph that continues it."""
+        return names.DECODE_SHARED if self.prefix else names.DECODE
+
+
+def new_cache(manifest: Manifest, rows: int, slots: Slots | None = None) -> Cache:
+    """A cache of `rows` rows that each begin with `slots` (of one row, [1, n_head, length, head_dim]).
+
+    Empty slots are zeros: portable attention multiplies them by zero, which must not meet a NaN.
+    """
+    config = manifest.config
     shape = (rows, config.n_head, config.n_positions, config.head_dim)
-    return [np.zeros(shape, np.float32) for _ in range(2 * config.n_layer)]
+    own: Slots = [np.zeros(shape, manifest.cache_dtype) for _ in range(2 * config.n_layer)]
+    for target, source in zip(own, slots or (), strict=False):
+        target[:, :, : source.shape[2]] = source
+    return Cache(own)
 
 
-def fork_cache(cache: Sequence[npt.NDArray[np.float32]], config: ImageGPTConfig, rows: int, length: int) -> Cache:
-    """A cache of `rows` rows, each starting with the first `length` slots of the single row of `cache`."""
-    forked = new_cache(config, rows)
-    for source, target in zip(cache, forked, strict=True):
-        target[:, :, :length] = source[:, :, :length]
-    return forked
+def share_prefix(manifest: Manifest, rows: int, slots: Slots) -> Cache:
+    """A cache of `rows` rows that share `slots` (of one row, [1, n_head, length, head_dim]), stored once."""
+    config = manifest.config
+    prefix = [np.ascontiguousarray(part, np.float32) for part in slots]
+    capacity = config.n_positions - prefix[0].shape[2] + 1  # and the sentinel
+    shape = (rows, config.n_head, capacity, config.head_dim + names.SHARED_CHANNELS)
+    own: Slots = [np.zeros(shape, manifest.cache_dtype) for _ in prefix]
+    for part in own:
+        part[:, :, 0, config.head_dim] = names.SENTINEL[manifest.cache_dtype]
+    return Cache(own, prefix)
+
+
+def cache_bytes(manifest: Manifest, rows: int, prefix: int = 0) -> int:
+    """Size in bytes of a cache of `rows` rows, which share the first `prefix` slots if that is not 0."""
+    config = manifest.config
+    width, own = config.head_dim, config.n_positions
+    if prefix:
+        width, own = config.head_dim + names.SHARED_CHANNELS, config.n_positions - prefix + 1
+    tensors = 2 * config.n_layer * config.n_head
+    shared = tensors * prefix * config.head_dim * np.dtype(np.float32).itemsize
+    return shared + tensors * rows * own * width * np.dtype(manifest.cache_dtype).itemsize

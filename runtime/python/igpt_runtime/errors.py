@@ -5,9 +5,10 @@
     +-- ImageError          a picture cannot be read
     +-- BundleError         a bundle is missing, damaged, or of an unknown version
     +-- DeviceError         an execution provider, or onnxruntime itself, is not there
+    +-- MemoryShortageError a request needs more memory than there is
     +-- OutputError         a result cannot be written
     +-- CheckpointError     a checkpoint cannot be used (export only)
-    +-- VerificationError   an exported bundle disagrees with its source (export only)
+    +-- VerificationError   a bundle disagrees with its source, or loses more than it may
 
 Each message is one line: a fact, where, and what to do about it. Library code raises and never prints; the command
 lines turn the tree into one-line messages and exit codes in `igpt_runtime.console`.
@@ -34,6 +35,10 @@ class DeviceError(IgptError):
     """An execution provider, or onnxruntime itself, is not there."""
 
 
+class MemoryShortageError(IgptError):
+    """A request needs more memory than there is."""
+
+
 class OutputError(IgptError):
     """A result cannot be written."""
 
@@ -43,4 +48,4 @@ class CheckpointError(IgptError):
 
 
 class VerificationError(IgptError):
-    """An exported bundle disagrees with the checkpoint it was made from."""
+    """A bundle disagrees with the checkpoint it was made from, or loses more accuracy than it may."""

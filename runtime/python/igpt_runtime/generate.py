@@ -1,23 +1,25 @@
-"""The generation loop: prefill once, fork the cache to n samples, decode token by token."""
+"""The generation loop: prefill once, share what was given among n samples, decode token by token."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from igpt_runtime import names
-from igpt_runtime.cache import Cache, cache_bytes, fork_cache, new_cache
+from igpt_runtime.cache import Cache, Slots, new_cache, share_prefix
 from igpt_runtime.config import ImageGPTConfig
 from igpt_runtime.errors import OptionError
+from igpt_runtime.memory import rows_at_once
 from igpt_runtime.random import uniforms
-from igpt_runtime.session import Session
+from igpt_runtime.session import Session, import_onnxruntime
 
 Tokens = npt.NDArray[np.int64]
 
-_MAX_ROWS = 32  # rows decoded at once: more gain nothing on a CPU, whose caches they outgrow
-_MAX_CACHE_BYTES = 2 << 30
+_SHARED_ROWS = 2  # from so many rows on, sharing the prefix is faster than a copy for each
+_SHARED_PREFIX = 16  # from so many given tokens on
 _MAX_N = 1 << 16  # samples of one request: a bound on the memory it takes, far above any use
 _FLOAT32 = np.finfo(np.float32)
 
@@ -47,13 +49,19 @@ class GenerationOptions:
 
 
 def generate(
-    session: Session, primer: Tokens, options: GenerationOptions, samples: Sequence[int] | None = None
+    session: Session,
+    primer: Tokens,
+    options: GenerationOptions,
+    samples: Sequence[int] | None = None,
+    *,
+    slots: Slots | None = None,
 ) -> Iterator[Tokens]:
     """Stream the tokens that follow `primer`, one int64 [rows] per position up to the last one.
 
     primer: int64 [length], the first tokens of the picture, without sos; may be empty.
     samples: indices of the samples to draw, one row each; None is range(options.n). A row depends only on its own
     index, so drawing some of them later or in another batch gives the same tokens.
+    slots: what `prefill` returned for the same primer, to save doing it again.
 
     Raises:
         OptionError: the primer is longer than a picture, or holds something that is not a token.
@@ -61,11 +69,11 @@ def generate(
     config = session.manifest.config
     rows = range(options.n) if samples is None else samples
     _check_primer(primer, config)
-    inputs = np.concatenate([np.array([config.sos]), primer]).astype(np.int64)
     positions = range(primer.size, config.n_positions)
     draws = uniforms(options.seed, rows, positions)
-    cache = prefill(session, inputs[:-1], len(rows))
-    return decode(session, inputs[-1], cache, positions, draws, options)
+    last = primer[-1] if primer.size else config.sos
+    slots = prefill(session, primer) if slots is None else slots
+    return decode(session, last, start_cache(session, slots, len(rows)), positions, draws, options)
 
 
 def _check_primer(primer: Tokens, config: ImageGPTConfig) -> None:
@@ -73,20 +81,35 @@ def _check_primer(primer: Tokens, config: ImageGPTConfig) -> None:
         raise OptionError(f"the primer must be at most {config.n_positions} tokens in 0 .. {config.n_clusters - 1}")
 
 
-def prefill(session: Session, inputs: Tokens, rows: int) -> Cache:
-    """Run `inputs` (int64 [length], shared by all rows) once and return a cache of `rows` rows that has seen them."""
+def prefill(session: Session, primer: Tokens) -> Slots:
+    """The cache of sos and all of `primer` (int64 [length]) but its last token, which the first decode step feeds.
+
+    Returns key and value of every block, [1, n_head, length, head_dim]; no arrays for an empty primer.
+    """
+    if not primer.size:
+        return []
     config = session.manifest.config
-    if not inputs.size:
-        return new_cache(config, rows)
-    cache = new_cache(config, 1)
-    step = DecodeStep(session, cache, GenerationOptions(temperature=0.0))
-    step(inputs[None], 0, np.zeros(1, np.float32))
-    return cache if rows == 1 else fork_cache(cache, config, rows, inputs.size)
+    inputs = np.concatenate([[config.sos], primer[:-1]]).astype(np.int64)
+    with session.borrowed(names.PREFILL) as graph:
+        slots: Slots = graph.run(names.present_names(config), {names.INPUT_IDS: inputs[None]})
+    return slots
+
+
+def start_cache(session: Session, slots: Slots, rows: int) -> Cache:
+    """A cache for `rows` rows that have all seen `slots`, in the form that is fastest to decode."""
+    if shares_prefix(rows, slots[0].shape[2] if slots else 0):
+        return share_prefix(session.manifest, rows, slots)
+    return new_cache(session.manifest, rows, slots)
+
+
+def shares_prefix(rows: int, length: int) -> bool:
+    """Whether `rows` rows store the `length` slots they have in common once."""
+    return rows >= _SHARED_ROWS and length >= _SHARED_PREFIX
 
 
 def decode(
     session: Session,
-    last: np.int64,
+    last: np.int64 | int,
     cache: Cache,
     positions: range,
     draws: npt.NDArray[np.float32],
@@ -104,55 +127,59 @@ def decode(
 
 
 class DecodeStep:
-    """The decode graph with its cache bound in place: past and present are the same buffers, nothing is copied."""
+    """A decode graph with everything bound once: past and present are the same buffers, and so are the fed and the
+    drawn token, so that a step copies nothing but its position and its uniforms."""
 
     def __init__(
         self, session: Session, cache: Cache, options: GenerationOptions, *, with_logits: bool = False
     ) -> None:
         """with_logits: also keep the logits of each step, for `logits`."""
-        import onnxruntime
-
         config = session.manifest.config
-        self._cache = cache  # the OrtValues below are views that do not keep it alive
-        self._graph = session.graph(names.DECODE)
+        self._ort = import_onnxruntime()
+        self._keep: list[npt.NDArray[Any]] = []  # OrtValues are views that do not keep their arrays alive
+        self._graph = session.graph(cache.graph)
         self._binding = self._graph.io_binding()
-        self._past_length = np.zeros((), np.int64)
-        self._uniform = np.zeros(len(cache[0]), np.float32)
+        self._past_length = self._input(names.PAST_LENGTH, np.zeros((), np.int64))
+        self._uniform = self._input(names.UNIFORM, np.zeros(cache.rows, np.float32))
         # What float32 and int64 cannot hold becomes the nearest that they can.
-        temperature = min(options.temperature, float(_FLOAT32.max))
-        top_k = min(options.top_k, config.n_clusters)
-        # These OrtValues are views of the arrays: writing to an array is all it takes to feed the next step.
-        self._keep = [
-            (names.PAST_LENGTH, self._past_length),
-            (names.UNIFORM, self._uniform),
-            (names.TEMPERATURE, np.array(temperature, np.float32)),
-            (names.TOP_K, np.array(top_k, np.int64)),
-            (names.TOP_P, np.array(options.top_p, np.float32)),
-        ]
-        self._values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in self._keep}
-        for name, value in self._values.items():
-            self._binding.bind_ortvalue_input(name, value)
-        for past, present, buffer in zip(names.past_names(config), names.present_names(config), cache, strict=True):
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
-            self._binding.bind_ortvalue_input(past, value)
-            self._binding.bind_ortvalue_output(present, value)
-        self._outputs = [names.NEXT_IDS, names.LOGITS] if with_logits else [names.NEXT_IDS]
-        for name in self._outputs:
-            self._binding.bind_output(name)
+        self._input(names.TEMPERATURE, np.array(min(options.temperature, float(_FLOAT32.max)), np.float32))
+        self._input(names.TOP_K, np.array(min(options.top_k, config.n_clusters), np.int64))
+        self._input(names.TOP_P, np.array(options.top_p, np.float32))
+        for name, part in zip(names.prefix_names(config), cache.prefix, strict=False):
+            self._input(name, part)
+        for past, present, part in zip(names.past_names(config), names.present_names(config), cache.own, strict=True):
+            self._input(past, part, output=present)
+        self._tokens = self._input(names.INPUT_IDS, np.zeros((cache.rows, 1), np.int64), output=names.NEXT_IDS)
+        self._logits = np.empty((cache.rows, config.n_clusters), np.float32)
+        if with_logits:
+            self._binding.bind_ortvalue_output(names.LOGITS, self._view(self._logits))
+
+    def _view(self, array: npt.NDArray[Any]) -> Any:
+        self._keep.append(array)
+        return self._ort.OrtValue.ortvalue_from_numpy(array)
+
+    def _input(self, name: str, array: npt.NDArray[Any], output: str | None = None) -> npt.NDArray[Any]:
+        """Bind an array, from then on read at every step, as an input, and as an output too."""
+        value = self._view(array)
+        self._binding.bind_ortvalue_input(name, value)
+        if output is not None:
+            self._binding.bind_ortvalue_output(output, value)
+        return array
 
     def __call__(self, tokens: Tokens, past_length: int, uniform: npt.NDArray[np.float32]) -> Tokens:
-        """Feed tokens int64 [rows, sequence] at `past_length`; returns the tokens drawn after them, int64 [rows, 1]."""
+        """Feed tokens int64 [rows, 1] at `past_length`.
+
+        Returns the tokens drawn after them, int64 [rows, 1], in an array that the next step overwrites.
+        """
         self._past_length[...] = past_length
         self._uniform[...] = uniform
-        self._binding.bind_cpu_input(names.INPUT_IDS, np.ascontiguousarray(tokens))
+        self._tokens[...] = tokens
         self._graph.run_with_iobinding(self._binding)
-        drawn: Tokens = self._binding.get_outputs()[-len(self._outputs)].numpy()
-        return drawn
+        return self._tokens
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """Logits of the last step's last token, float32 [rows, n_clusters]."""
-        logits: npt.NDArray[np.float32] = self._binding.get_outputs()[-1].numpy()
-        return logits
+        """Logits of the last step's tokens, float32 [rows, n_clusters], in an array that the next step overwrites."""
+        return self._logits
 
 
 def generate_all(
@@ -167,20 +194,20 @@ def generate_all(
 
     Raises:
         OptionError: the primer is longer than a picture, or holds something that is not a token.
+        MemoryShortageError: not even one picture fits into the memory there is.
     """
     config = session.manifest.config
     _check_primer(primer, config)
+    shared = primer.size if shares_prefix(options.n, primer.size) else 0
+    at_once = rows_at_once(session.manifest, options.n, shared)
     pictures = np.empty((options.n, config.n_positions), np.int64)
     pictures[:, : primer.size] = primer
-    for first in range(0, options.n, rows_at_once(config)):
-        samples = range(options.n)[first : first + rows_at_once(config)]
-        for position, tokens in enumerate(generate(session, primer, options, samples), start=primer.size):
+    slots = prefill(session, primer)
+    for first in range(0, options.n, at_once):
+        samples = range(options.n)[first : first + at_once]
+        drawn = generate(session, primer, options, samples, slots=slots)
+        for position, tokens in enumerate(drawn, start=primer.size):
             pictures[samples.start : samples.stop, position] = tokens
             if progress is not None:
                 progress(len(samples))
     return pictures
-
-
-def rows_at_once(config: ImageGPTConfig) -> int:
-    """How many rows one decode batch holds."""
-    return max(1, min(_MAX_ROWS, _MAX_CACHE_BYTES // cache_bytes(config, 1)))

@@ -11,12 +11,13 @@ import numpy as np
 from igpt_runtime import names
 from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import BundleError
-from igpt_runtime.names import TensorSpec
+from igpt_runtime.names import TensorSpec, graph_specs
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
+CACHE_DTYPES = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Manifest:
     """Everything a runtime must know about a bundle before it opens a graph."""
 
     name: str
-    precision: str  # of the weights: fp32
+    precision: str  # of the weights: fp32, fp16, int8, int4
+    kv_cache: str  # precision of the cache: fp32, fp16, int8
     opset: int
     config: ImageGPTConfig
     image_format: ImageFormat
@@ -51,6 +53,12 @@ class Manifest:
     source: Mapping[str, str | None]  # checkpoint and its sha256
     tools: Mapping[str, str]  # versions that made the bundle
     verification: Mapping[str, float]  # the exporter's own comparison; see igpt_export.verify
+    certificate: Mapping[str, Any] | None = None  # what the precision costs, None for fp32; see igpt_export.certificate
+
+    @property
+    def cache_dtype(self) -> str:
+        """NumPy's name of the cache's type."""
+        return CACHE_DTYPES[self.kv_cache]
 
 
 def manifest_to_json(manifest: Manifest) -> str:
@@ -103,10 +111,14 @@ def _manifest(record: dict[str, Any]) -> Manifest:
     graphs = {name: _graph(graph) for name, graph in record["graphs"].items()}
     if classifier is not None and not 0 <= classifier["layer"] <= config.n_layer:
         raise ValueError(f"classifier.layer {classifier['layer']} is not 0 .. {config.n_layer}")
-    _check_graphs(graphs, config, 0 if classifier is None else len(classifier["labels"]))
+    kv_cache = record["kv_cache"]
+    if kv_cache not in CACHE_DTYPES:
+        raise ValueError(f"kv_cache is {kv_cache!r}, not one of {', '.join(CACHE_DTYPES)}")
+    _check_graphs(graphs, config, 0 if classifier is None else len(classifier["labels"]), CACHE_DTYPES[kv_cache])
     return Manifest(
         name=str(record["name"]),
         precision=str(record["precision"]),
+        kv_cache=str(kv_cache),
         opset=int(record["opset"]),
         config=config,
         image_format=ImageFormat(int(image["height"]), int(image["width"]), clusters, int(image["resample"])),
@@ -118,16 +130,14 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         source={key: _text(record["source"][key]) for key in ("checkpoint", "sha256")},
         tools=dict(record["tools"]),
         verification={key: float(value) for key, value in record["verification"].items()},
+        certificate=None if record["certificate"] is None else dict(record["certificate"]),
     )
 
 
-def _check_graphs(graphs: Mapping[str, GraphRecord], config: ImageGPTConfig, n_labels: int) -> None:
+def _check_graphs(graphs: Mapping[str, GraphRecord], config: ImageGPTConfig, n_labels: int, cache_dtype: str) -> None:
     """Compare the graphs' inputs and outputs with those of a model of this configuration."""
     lm_head = any(spec.name == names.LOGITS for spec in graphs[names.PREFILL].outputs)
-    expected = {
-        names.PREFILL: (names.prefill_inputs(), names.prefill_outputs(config, lm_head=lm_head, n_labels=n_labels)),
-        names.DECODE: (names.decode_inputs(config), names.decode_outputs(config)),
-    }
+    expected = graph_specs(config, lm_head=lm_head, n_labels=n_labels, cache_dtype=cache_dtype)
     for name, graph in graphs.items():
         if name in expected and (list(graph.inputs), list(graph.outputs)) != expected[name]:
             raise ValueError(f"graphs.{name} is not the graph of this config and classifier")

@@ -7,6 +7,7 @@ from igpt_runtime.config import ImageGPTConfig
 
 PREFILL = "prefill"
 DECODE = "decode"
+DECODE_SHARED = "decode_shared"  # for rows that continue one prefix, which is stored once
 
 INPUT_IDS = "input_ids"
 PAST_LENGTH = "past_length"
@@ -21,6 +22,14 @@ CLASS_LOGITS = "class_logits"
 
 BATCH = "batch"
 SEQUENCE = "sequence"
+PREFIX = "prefix"
+CAPACITY = "capacity"
+
+# Channels that the shared-prefix graph's own cache has more than a head: the first is the sentinel's, the others keep
+# rows a whole number of vector registers.
+SHARED_CHANNELS = 16
+# What that graph's own cache holds in slot 0, channel head_dim of every key and value, by its type: a one.
+SENTINEL = {"float32": 1.0, "int8": 127}
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,13 @@ def present_names(config: ImageGPTConfig) -> list[str]:
     return cache_names(config, "present")
 
 
-def _cache(names: Iterable[str], config: ImageGPTConfig, capacity: int | str) -> list[TensorSpec]:
-    shape = (BATCH, config.n_head, capacity, config.head_dim)
-    return [TensorSpec(name, "float32", shape) for name in names]
+def prefix_names(config: ImageGPTConfig) -> list[str]:
+    """Names of the tensors of a prefix that all rows share."""
+    return cache_names(config, "prefix")
+
+
+def _cache(names: Iterable[str], dtype: str, shape: tuple[int | str, ...]) -> list[TensorSpec]:
+    return [TensorSpec(name, dtype, shape) for name in names]
 
 
 def prefill_inputs() -> list[TensorSpec]:
@@ -62,22 +75,21 @@ def prefill_inputs() -> list[TensorSpec]:
     return [TensorSpec(INPUT_IDS, "int64", (BATCH, SEQUENCE))]
 
 
-def prefill_outputs(config: ImageGPTConfig, *, lm_head: bool, n_labels: int) -> list[TensorSpec]:
+def prefill_outputs(
+    config: ImageGPTConfig, *, lm_head: bool, n_labels: int, cache_dtype: str = "float32"
+) -> list[TensorSpec]:
     """Outputs of the prefill graph, in order."""
     stream = (BATCH, SEQUENCE, config.n_embd)
+    slots = (BATCH, config.n_head, SEQUENCE, config.head_dim)
     outputs = [TensorSpec(LOGITS, "float32", (BATCH, SEQUENCE, config.n_clusters))] if lm_head else []
     outputs += [TensorSpec(hidden_state(i), "float32", stream) for i in range(config.n_layer + 1)]
     outputs += [TensorSpec(FEATURES, "float32", (BATCH, config.n_layer + 1, config.n_embd))]
     outputs += [TensorSpec(CLASS_LOGITS, "float32", (BATCH, n_labels))] if n_labels else []
-    return outputs + _cache(present_names(config), config, SEQUENCE)
+    return outputs + _cache(present_names(config), cache_dtype, slots)
 
 
-def decode_inputs(config: ImageGPTConfig) -> list[TensorSpec]:
-    """Inputs of the decode graph, in order."""
+def _sampling_inputs() -> list[TensorSpec]:
     return [
-        TensorSpec(INPUT_IDS, "int64", (BATCH, SEQUENCE)),
-        TensorSpec(PAST_LENGTH, "int64", ()),
-        *_cache(past_names(config), config, config.n_positions),
         TensorSpec(UNIFORM, "float32", (BATCH,)),
         TensorSpec(TEMPERATURE, "float32", ()),
         TensorSpec(TOP_K, "int64", ()),
@@ -85,10 +97,56 @@ def decode_inputs(config: ImageGPTConfig) -> list[TensorSpec]:
     ]
 
 
-def decode_outputs(config: ImageGPTConfig) -> list[TensorSpec]:
-    """Outputs of the decode graph, in order."""
+def _sampled(config: ImageGPTConfig) -> list[TensorSpec]:
+    return [TensorSpec(NEXT_IDS, "int64", (BATCH, 1)), TensorSpec(LOGITS, "float32", (BATCH, config.n_clusters))]
+
+
+def decode_inputs(config: ImageGPTConfig, cache_dtype: str = "float32") -> list[TensorSpec]:
+    """Inputs of the decode graphs, in order."""
     return [
-        TensorSpec(NEXT_IDS, "int64", (BATCH, 1)),
-        TensorSpec(LOGITS, "float32", (BATCH, config.n_clusters)),
-        *_cache(present_names(config), config, config.n_positions),
+        TensorSpec(INPUT_IDS, "int64", (BATCH, SEQUENCE)),
+        TensorSpec(PAST_LENGTH, "int64", ()),
+        *_cache(past_names(config), cache_dtype, (BATCH, config.n_head, config.n_positions, config.head_dim)),
+        *_sampling_inputs(),
     ]
+
+
+def decode_outputs(config: ImageGPTConfig, cache_dtype: str = "float32") -> list[TensorSpec]:
+    """Outputs of the decode graphs, in order."""
+    shape = (BATCH, config.n_head, config.n_positions, config.head_dim)
+    return [*_sampled(config), *_cache(present_names(config), cache_dtype, shape)]
+
+
+def _own_slots(config: ImageGPTConfig) -> tuple[int | str, ...]:
+    return (BATCH, config.n_head, CAPACITY, config.head_dim + SHARED_CHANNELS)
+
+
+def shared_inputs(config: ImageGPTConfig, cache_dtype: str = "float32") -> list[TensorSpec]:
+    """Inputs of the shared-prefix decode graph, in order."""
+    return [
+        TensorSpec(INPUT_IDS, "int64", (BATCH, 1)),
+        TensorSpec(PAST_LENGTH, "int64", ()),
+        *_cache(prefix_names(config), "float32", (1, config.n_head, PREFIX, config.head_dim)),
+        *_cache(past_names(config), cache_dtype, _own_slots(config)),
+        *_sampling_inputs(),
+    ]
+
+
+def shared_outputs(config: ImageGPTConfig, cache_dtype: str = "float32") -> list[TensorSpec]:
+    """Outputs of the shared-prefix decode graph, in order."""
+    return [*_sampled(config), *_cache(present_names(config), cache_dtype, _own_slots(config))]
+
+
+def graph_specs(
+    config: ImageGPTConfig, *, lm_head: bool, n_labels: int, cache_dtype: str
+) -> dict[str, tuple[list[TensorSpec], list[TensorSpec]]]:
+    """Inputs and outputs of every graph that a bundle of such a model may have, by name."""
+    decode = decode_inputs(config, cache_dtype), decode_outputs(config, cache_dtype)
+    return {
+        PREFILL: (
+            prefill_inputs(),
+            prefill_outputs(config, lm_head=lm_head, n_labels=n_labels, cache_dtype=cache_dtype),
+        ),
+        DECODE: decode,
+        DECODE_SHARED: (shared_inputs(config, cache_dtype), shared_outputs(config, cache_dtype)),
+    }

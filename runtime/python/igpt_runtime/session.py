@@ -4,18 +4,24 @@ import contextlib
 import importlib.metadata
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igpt_runtime.bundle import Bundle, open_bundle
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
+from igpt_runtime.names import DECODE, DECODE_SHARED
 
 if TYPE_CHECKING:
     import onnxruntime
 
 DEVICES = ("auto", "cpu", "cuda")
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# Graphs that want their weights in the order in which a kernel reads them, which takes memory and time to make.
+_DECODERS = {DECODE, DECODE_SHARED}
+# Prefill reads every weight for hundreds of tokens, so it is as fast without, straight from the mapped file; 4 bits are not.
+_FAST_UNPACKED = {"fp32", "int8"}
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -30,6 +36,7 @@ class Session:
         self._required = _CUDA if device == "cuda" else None
         self._threads = threads
         self._graphs: dict[str, onnxruntime.InferenceSession] = {}
+        self._weights_checked = False
 
     @property
     def manifest(self) -> Manifest:
@@ -44,14 +51,30 @@ class Session:
             DeviceError: CUDA was asked for and ONNX Runtime did not start it.
         """
         if name not in self._graphs:
-            if not self._graphs:
+            path = self.bundle.graph_path(name)
+            if not self._weights_checked:
                 self.bundle.check_file(WEIGHTS_FILE)
-            self._graphs[name] = self._open(self.bundle.graph_path(name))
+                self._weights_checked = True
+            for other in _DECODERS - {name} if name in _DECODERS else ():
+                self._graphs.pop(other, None)  # each packs the weights: one copy is enough
+            self._graphs[name] = self._open(path, packed=name in _DECODERS)
         return self._graphs[name]
 
-    def _open(self, path: Path) -> "onnxruntime.InferenceSession":
+    @contextlib.contextmanager
+    def borrowed(self, name: str) -> Iterator["onnxruntime.InferenceSession"]:
+        """A graph that is closed afterwards, unless it was open before. Raises as `graph` does."""
+        was_open = name in self._graphs
+        try:
+            yield self.graph(name)
+        finally:
+            if not was_open:
+                self._graphs.pop(name, None)
+
+    def _open(self, path: Path, *, packed: bool) -> "onnxruntime.InferenceSession":
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
+        if not packed and self.manifest.precision in _FAST_UNPACKED:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:

@@ -1,0 +1,164 @@
+"""Shows pictures to the float model and notes what it computes, for the scales of quantised layers and caches."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from igpt_export.checkpoint import Checkpoint, build_model
+from igpt_export.model import Attention, Conv1D
+from igpt_runtime.errors import ImageError, OptionError
+from igpt_runtime.palette import image_to_tokens, read_image
+
+Tokens = npt.NDArray[np.int64]
+
+# 8 x 8 pictures of 16 x 16: the upper half are training digits of the demo model, the lower half digits it has not seen.
+_DIGITS = Path(__file__).with_name("calibration.png")
+_SIDE = 16
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
+_MOST = 32  # pictures of one kind: more change the scales of a layer very little
+_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures as tokens, int64 [pictures, n_positions]; those held out take no part in calibration."""
+
+    calibration: Tokens
+    held_out: Tokens
+    source: str  # what they are, for the certificate
+
+
+@dataclass(eq=False)
+class Observation:
+    """Extremes over all calibration pictures, positions and rows; filled by `observe`."""
+
+    inputs: dict[str, tuple[float, float]] = field(default_factory=dict)  # by linear layer: least and largest input
+    keys: dict[int, Tensor] = field(default_factory=dict)  # by block: largest absolute key [n_head, head_dim]
+    values: dict[int, Tensor] = field(default_factory=dict)  # likewise
+    largest: dict[int, float] = field(default_factory=dict)  # by block: largest absolute activation inside it
+
+
+def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:
+    """The user's pictures in `directory`, or the embedded digits, in the checkpoint's size and colours.
+
+    Every second picture of a directory, in the order of names, is held out.
+
+    Raises:
+        OptionError: there is no such directory, or it holds fewer than two pictures.
+        ImageError: a picture cannot be read.
+    """
+    form = checkpoint.image_format
+    found = _digits() if directory is None else _pictures_in(directory)
+    tokens = np.stack(
+        [image_to_tokens(image, form.clusters, form.height, form.width, resample=form.resample) for image in found]
+    )
+    if directory is None:
+        half = len(tokens) // 2
+        return Pictures(tokens[:half], tokens[half:], f"{len(tokens)} handwritten digits")
+    return Pictures(tokens[::2], tokens[1::2], f"{len(tokens)} pictures of {directory.name}")
+
+
+def _digits() -> list[Image.Image]:
+    sheet = read_image(_DIGITS)
+    corners = [(x, y) for y in range(0, sheet.height, _SIDE) for x in range(0, sheet.width, _SIDE)]
+    return [sheet.crop((x, y, x + _SIDE, y + _SIDE)) for x, y in corners]
+
+
+def _pictures_in(directory: Path) -> list[Image.Image]:
+    try:
+        paths = sorted(path for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES)
+    except OSError as error:
+        raise OptionError(
+            f"--calibration {directory} cannot be read ({error.strerror}); name a directory of pictures"
+        ) from error
+    if len(paths) < 2:
+        raise OptionError(
+            f"--calibration {directory} holds {len(paths)} pictures; at least 2 are needed, one for calibration and "
+            f"one held out ({', '.join(sorted(_SUFFIXES))})"
+        )
+    # Evenly over the names: directories are often sorted by what the pictures show.
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), 2 * _MOST)).round().astype(int)]
+    images = []
+    for path in chosen:
+        try:
+            images.append(read_image(path))
+        except ImageError as error:
+            raise ImageError(f"--calibration: {error}") from error
+    return images
+
+
+def shifted(tokens: Tokens, sos: int) -> Tokens:
+    """The inputs whose logits predict `tokens`: sos, then all but the last. int64 [pictures, n_positions]."""
+    return np.concatenate([np.full((len(tokens), 1), sos, np.int64), tokens[:, :-1]], axis=1)
+
+
+@torch.no_grad()
+def observe(
+    checkpoint: Checkpoint, pictures: Pictures, progress: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[Observation, npt.NDArray[np.float32] | None]:
+    """Run the float model over all pictures.
+
+    Returns what it computed of the calibration pictures, and the logits of all of them, calibration pictures first,
+    float32 [pictures, n_positions, n_clusters] (None without a language-model head).
+    progress: called with the number of pictures done and of all.
+    """
+    model = build_model(checkpoint)
+    observation = Observation()
+    hooks = _hooks(model, observation)
+    inputs = shifted(np.concatenate([pictures.calibration, pictures.held_out]), checkpoint.config.sos)
+    logits = []
+    first = 0
+    while first < len(inputs):
+        calibrating = first < len(pictures.calibration)
+        end = min(first + _BATCH, len(pictures.calibration) if calibrating else len(inputs))
+        if not calibrating:
+            for hook in hooks:
+                hook.remove()
+        last, _, _ = model(torch.from_numpy(inputs[first:end]))
+        if model.lm_head is not None:
+            logits.append(model.lm_head(last).numpy())
+        progress(end, len(inputs))
+        first = end
+    return observation, np.concatenate(logits) if logits else None
+
+
+def _hooks(model: nn.Module, observation: Observation) -> list[torch.utils.hooks.RemovableHandle]:
+    """Watch the inputs of all linear layers, and the keys and values of all blocks."""
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, Conv1D):
+            handles.append(module.register_forward_hook(_watch_linear(observation, name)))
+        if isinstance(module, Attention):
+            block = int(name.split(".")[1])
+            handles.append(module.c_attn.register_forward_hook(_watch_cache(observation, block, module.n_head)))
+    return handles
+
+
+def _watch_linear(observation: Observation, name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+    block = int(name.split(".")[1])
+
+    def watch(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        low, high = observation.inputs.get(name, (0.0, 0.0))
+        least, most = (float(t) for t in torch.aminmax(inputs[0]))
+        observation.inputs[name] = min(low, least), max(high, most)
+        largest = max(-least, most, float(output.abs().amax()))
+        observation.largest[block] = max(observation.largest.get(block, 0.0), largest)
+
+    return watch
+
+
+def _watch_cache(
+    observation: Observation, block: int, n_head: int
+) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+    def watch(_: nn.Module, __: tuple[Tensor], qkv: Tensor) -> None:
+        _, key, value = qkv.abs().flatten(0, 1).amax(0).view(3, n_head, -1)
+        for seen, now in ((observation.keys, key), (observation.values, value)):
+            seen[block] = torch.maximum(seen[block], now) if block in seen else now
+
+    return watch

@@ -1,0 +1,68 @@
+"""Precisions a bundle may have, and which linear layers its graphs are made of."""
+
+from dataclasses import dataclass
+
+from igpt_runtime import names
+from igpt_runtime.config import ImageGPTConfig
+from igpt_runtime.errors import OptionError
+from igpt_runtime.manifest import CACHE_DTYPES
+
+# The kind of linear layer (a key of `igpt_export.model.LINEAR`) of every graph, by the precision of the weights.
+# In 8 bits one stored copy serves two kernels: integer products are fastest for a whole sequence, weight-only products
+# for the few rows of a decode step.
+_LINEAR = {
+    "fp32": {names.PREFILL: "float", names.DECODE: "float", names.DECODE_SHARED: "float"},
+    "int8": {names.PREFILL: "integer", names.DECODE: "byte", names.DECODE_SHARED: "byte"},
+    "int4": {names.PREFILL: "nibble", names.DECODE: "nibble", names.DECODE_SHARED: "nibble"},
+}
+WEIGHTS = tuple(_LINEAR)
+KV_CACHES = ("fp32", "int8")
+_SMALLEST_BLOCK = 16  # of MatMulNBits
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a bundle stores its weights and its cache in."""
+
+    weights: str = "fp32"  # fp32, int8 or int4: the blocks' matrices; embeddings, norms, biases and heads stay fp32
+    kv_cache: str = "fp32"  # fp32 or int8
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for a precision there is not."""
+        if self.weights not in WEIGHTS:
+            raise OptionError(f"unknown precision {self.weights!r}; choose one of {', '.join(WEIGHTS)}")
+        if self.kv_cache not in KV_CACHES:
+            raise OptionError(f"unknown cache precision {self.kv_cache!r}; choose one of {', '.join(KV_CACHES)}")
+
+    @property
+    def cache_dtype(self) -> str:
+        """NumPy's name of the cache's type."""
+        return CACHE_DTYPES[self.kv_cache]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing is rounded, so that nothing needs calibration or a certificate."""
+        return self == Precision()
+
+    def linear(self, graph: str) -> str:
+        """The kind of linear layers of a graph."""
+        return _LINEAR[self.weights][graph]
+
+    def __str__(self) -> str:
+        """As in a bundle's name: "int8", or "int8-kv-fp32" where the cache is not what one expects."""
+        return self.weights if self.kv_cache == default_kv_cache(self.weights) else f"{self.weights}-kv-{self.kv_cache}"
+
+
+def default_kv_cache(weights: str) -> str:
+    """The precision of the cache if none is asked for."""
+    return "fp32" if weights == "fp32" else "int8"
+
+
+def check_shape(config: ImageGPTConfig, precision: Precision) -> None:
+    """Raise OptionError for a model whose matrices the kernels of a precision do not take."""
+    widths = {"n_embd": config.n_embd, "n_inner": config.inner_dim}
+    for name, width in widths.items():
+        if precision.weights != "fp32" and width % _SMALLEST_BLOCK:
+            raise OptionError(
+                f"{precision.weights} needs {name} to be a multiple of {_SMALLEST_BLOCK}, it is {width}; use --precision fp32"
+            )
