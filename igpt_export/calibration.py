@@ -17,11 +17,11 @@ from igpt_runtime.palette import image_to_tokens, read_image
 
 Tokens = npt.NDArray[np.int64]
 
-# 8 x 8 pictures of 16 x 16: the upper half are training digits of the demo model, the lower half digits it has not seen.
+# 8 x 8 pictures of 16 x 16: the upper half training digits of the demo model, the lower half digits it has not seen.
 _DIGITS = Path(__file__).with_name("calibration.png")
 _SIDE = 16
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
-_MOST = 32  # pictures of one kind: more change the scales of a layer very little
+_TOKENS = 8192  # of one kind of pictures: more change the scales of a layer very little
 _BATCH = 4
 
 
@@ -39,6 +39,7 @@ class Observation:
     """Extremes over all calibration pictures, positions and rows; filled by `observe`."""
 
     inputs: dict[str, tuple[float, float]] = field(default_factory=dict)  # by linear layer: least and largest input
+    power: dict[str, Tensor] = field(default_factory=dict)  # by linear layer: relative mean square of inputs [n_in]
     keys: dict[int, Tensor] = field(default_factory=dict)  # by block: largest absolute key [n_head, head_dim]
     values: dict[int, Tensor] = field(default_factory=dict)  # likewise
     largest: dict[int, float] = field(default_factory=dict)  # by block: largest absolute activation inside it
@@ -54,7 +55,8 @@ def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:
         ImageError: a picture cannot be read.
     """
     form = checkpoint.image_format
-    found = _digits() if directory is None else _pictures_in(directory)
+    most = max(1, _TOKENS // checkpoint.config.n_positions)
+    found = _digits(most) if directory is None else _pictures_in(directory, 2 * most)
     tokens = np.stack(
         [image_to_tokens(image, form.clusters, form.height, form.width, resample=form.resample) for image in found]
     )
@@ -64,13 +66,16 @@ def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:
     return Pictures(tokens[::2], tokens[1::2], f"{len(tokens)} pictures of {directory.name}")
 
 
-def _digits() -> list[Image.Image]:
+def _digits(most: int) -> list[Image.Image]:
+    """Up to `most` of either kind."""
     sheet = read_image(_DIGITS)
     corners = [(x, y) for y in range(0, sheet.height, _SIDE) for x in range(0, sheet.width, _SIDE)]
-    return [sheet.crop((x, y, x + _SIDE, y + _SIDE)) for x, y in corners]
+    half = len(corners) // 2
+    chosen = corners[: min(most, half)] + corners[half:][:most]
+    return [sheet.crop((x, y, x + _SIDE, y + _SIDE)) for x, y in chosen]
 
 
-def _pictures_in(directory: Path) -> list[Image.Image]:
+def _pictures_in(directory: Path, most: int) -> list[Image.Image]:
     try:
         paths = sorted(path for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES)
     except OSError as error:
@@ -83,7 +88,7 @@ def _pictures_in(directory: Path) -> list[Image.Image]:
             f"one held out ({', '.join(sorted(_SUFFIXES))})"
         )
     # Evenly over the names: directories are often sorted by what the pictures show.
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), 2 * _MOST)).round().astype(int)]
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), most)).round().astype(int)]
     images = []
     for path in chosen:
         try:
@@ -147,6 +152,8 @@ def _watch_linear(observation: Observation, name: str) -> Callable[[nn.Module, t
         low, high = observation.inputs.get(name, (0.0, 0.0))
         least, most = (float(t) for t in torch.aminmax(inputs[0]))
         observation.inputs[name] = min(low, least), max(high, most)
+        power = inputs[0].square().flatten(0, 1).mean(0)
+        observation.power[name] = (observation.power[name] + power) if name in observation.power else power
         largest = max(-least, most, float(output.abs().amax()))
         observation.largest[block] = max(observation.largest.get(block, 0.0), largest)
 

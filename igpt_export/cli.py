@@ -19,13 +19,23 @@ DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
 @click.option("--checkpoint", metavar="DIR_OR_HUB_ID", help="A checkpoint directory, or owner/name on the hub.")
 @click.option("--random-weights", is_flag=True, help="Make up the variant's weights instead of downloading them.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of --random-weights.")
-@click.option("--precision", type=click.Choice(["fp32", "int8", "int4"]), default="fp32", show_default=True,
-              help="Of the weights.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "int8", "int4"]),
+    default="fp32",
+    show_default=True,
+    help="Of the weights.",
+)
 @click.option("--kv-cache", type=click.Choice(["fp32", "int8"]), help="Of the cache.  [default: int8 below fp32]")
-@click.option("--calibration", type=click.Path(path_type=Path), metavar="DIR",
-              help="Pictures that set the scales and judge the loss.  [default: handwritten digits]")
-@click.option("--max-loss-increase", type=float, metavar="NATS",
-              help="Refuse to lose more per token than this.  [default: 0.02]")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Pictures that set the scales and judge the loss.  [default: handwritten digits]",
+)
+@click.option(
+    "--max-loss-increase", type=float, metavar="NATS", help="Refuse to lose more per token than this.  [default: 0.04]"
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Bundle directory.  [default: models/NAME-PRECISION]")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("as_json", "--json", is_flag=True, help="Print the result as JSON.")

@@ -20,7 +20,7 @@ from igpt_runtime.manifest import WEIGHTS_FILE, GraphRecord, Manifest
 from igpt_runtime.session import import_onnxruntime, is_installed
 
 _TOOLS = ("igpt-onnx", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
-MAX_LOSS_INCREASE = 0.02  # nats per token: half of what the published medium model gains over the small one
+MAX_LOSS_INCREASE = 0.04  # nats per token: what the published large model gains over the small one
 
 
 def export_bundle(
@@ -97,9 +97,7 @@ def _counted(stage: Callable[[str], None], name: str, unit: str, divisor: int = 
     return show
 
 
-def _manifest(
-    checkpoint: Checkpoint, precision: Precision, graphs: dict[str, ir.Model], directory: Path
-) -> Manifest:
+def _manifest(checkpoint: Checkpoint, precision: Precision, graphs: dict[str, ir.Model], directory: Path) -> Manifest:
     classifier = checkpoint.classifier
     specs = names.graph_specs(
         checkpoint.config,

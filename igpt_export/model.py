@@ -58,9 +58,7 @@ class IntegerConv1D(nn.Module):
         self.bias = _constant(n_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return integer_linear(
-            x, self.weight, self.weight_scale, self.input_scale, self.input_zero_point, self.bias
-        )
+        return integer_linear(x, self.weight, self.weight_scale, self.input_scale, self.input_zero_point, self.bias)
 
 
 class ByteConv1D(nn.Module):
@@ -133,9 +131,7 @@ class Attention(nn.Module):
         """Scales of an int8 cache."""
         return (self.k_scale, self.v_scale) if hasattr(self, "k_scale") else None
 
-    def forward(
-        self, x: Tensor, past: Cache | None, past_length: Tensor, prefix: Cache | None
-    ) -> tuple[Tensor, Cache]:
+    def forward(self, x: Tensor, past: Cache | None, past_length: Tensor, prefix: Cache | None) -> tuple[Tensor, Cache]:
         qkv = self.c_attn(x)
         if past is None:
             return self.c_proj(causal_attention(qkv, self.n_head, self.scale)), ()

@@ -57,14 +57,13 @@ def integer_linear(
 ) -> Tensor:
     """A linear layer in 8-bit integers (W8A8): x is quantised with a scale known beforehand, so rows stay independent.
 
-    x: float [..., n_in]; weight: int8 [n_in, n_out]; weight_scale: [n_out]; input_scale, input_zero_point: scalars, float
-    and uint8; bias: [n_out].
+    x: float [..., n_in]; weight: int8 [n_in, n_out]; weight_scale: [n_out]; input_scale, input_zero_point: scalars,
+    float and uint8; bias: [n_out].
     """
     if torch.compiler.is_exporting():
         like = x.new_empty(x.shape, dtype=torch.uint8)
         quantised = _node("::QuantizeLinear", (x, input_scale, input_zero_point), {}, [like], version=None)[0]
-        zeros = torch.zeros_like(weight_scale, dtype=torch.int8)
-        inputs = (quantised, weight, input_scale, weight_scale, input_zero_point, zeros, bias)
+        inputs = (quantised, weight, input_scale, weight_scale, input_zero_point, None, bias)
         return _fused("MatMulIntegerToFloat", inputs, {}, [x.new_empty((*x.shape[:-1], weight.shape[1]))])[0]
     levels = torch.clamp(torch.round(x / input_scale) + input_zero_point, 0, 255) - input_zero_point
     # float64 holds these sums of products exactly.
@@ -79,7 +78,7 @@ def byte_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -
     if torch.compiler.is_exporting():
         n_in, n_out = weight.shape
         block = block_size(n_in, 128)
-        # MatMulNBits wants unsigned weights in blocks along n_in; ONNX Runtime folds this once, when it loads the graph.
+        # MatMulNBits wants unsigned weights in blocks along n_in; ONNX Runtime folds this once, when it loads a graph.
         stored = torch.bitwise_xor(weight.t().to(torch.uint8), _ZERO_POINT).reshape(n_out, n_in // block, block)
         scales = weight_scale[:, None].expand(n_out, n_in // block)
         return _n_bits(x, stored, scales, bias, bits=8, block=block)
@@ -175,9 +174,10 @@ def shared_prefix_attention(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Self-attention of one new token a row over a prefix that all rows share and the row's own tokens since.
 
-    qkv: [batch, 1, 3 * n_embd]; prefix: key and value, float [1, n_head, prefix, head_dim], of which an int8 cache's are
-    its levels, not yet times their scales; own: key and value of the own tokens, [batch, n_head, capacity, head_dim + SHARED_CHANNELS], of which slot 0 is the sentinel; past_length: tokens
-    before this one, the prefix included. Returns the mixed values [batch, 1, n_embd] and the own cache.
+    qkv: [batch, 1, 3 * n_embd]; prefix: key and value, float [1, n_head, prefix, head_dim], those of an int8 cache not
+    yet times their scales; own: key and value of the own tokens, [batch, n_head, capacity, head_dim + SHARED_CHANNELS],
+    of which slot 0 is the sentinel; past_length: tokens before this one, the prefix included.
+    Returns the mixed values [batch, 1, n_embd] and the own cache.
 
     The prefix takes part as real matrix products over all rows. Two softmaxes are merged by their weights' sums: the
     kernel that attends to the own tokens does not tell its sum, so the sentinel does. Its score is made the prefix's
@@ -186,7 +186,7 @@ def shared_prefix_attention(
 
         mixed = (r * own mixed + w * prefix mixed) / (r + w * (1 - r))
 
-    which neither overflows nor divides by less than r: the denominator's terms are relative to the largest prefix score.
+    which neither overflows nor divides by less than r: its terms are relative to the largest prefix score.
     """
     batch, head_dim = qkv.shape[0], prefix[0].shape[3]
     heads = qkv.reshape(batch, 3 * n_head, head_dim)

@@ -115,7 +115,7 @@ def _quantized_cache_attention():
 
 @script(_microsoft, default_opset=op)
 def MatMulIntegerToFloat(A, B, a_scale, b_scale, a_zero_point, b_zero_point, bias) -> FLOAT:
-    products = op.MatMulInteger(A, B, a_zero_point, b_zero_point)
+    products = op.MatMulInteger(A, B, a_zero_point)  # weights have no zero point
     return op.Cast(products, to=1) * (a_scale * b_scale) + bias
 
 

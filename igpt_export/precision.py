@@ -64,5 +64,6 @@ def check_shape(config: ImageGPTConfig, precision: Precision) -> None:
     for name, width in widths.items():
         if precision.weights != "fp32" and width % _SMALLEST_BLOCK:
             raise OptionError(
-                f"{precision.weights} needs {name} to be a multiple of {_SMALLEST_BLOCK}, it is {width}; use --precision fp32"
+                f"{precision.weights} needs {name} to be a multiple of {_SMALLEST_BLOCK}, it is {width}; "
+                "use --precision fp32"
             )

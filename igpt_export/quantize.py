@@ -1,5 +1,6 @@
 """Rounds a checkpoint's tensors to the precision of a bundle, one at a time."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -12,13 +13,15 @@ from igpt_export.precision import Precision
 from igpt_runtime import names
 from igpt_runtime.config import ImageGPTConfig
 
-# Of the block's largest weight, the shares that the scale of a 4-bit block is tried at: giving up on the largest weights
-# makes the steps for all others finer.
-_CLIPPING = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+# Of the block's largest weight, the shares that the scale of a 4-bit block is tried at: giving up on the largest
+# weights makes the steps for all others finer.
+_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65)
+_TINY = torch.finfo(torch.float32).tiny
+_HEADS = ("lm_head", "classifier")
 
 
 class QuantizedTensors(Mapping[str, Tensor]):
-    """Names and tensors of a bundle's weights file. Shapes are known beforehand, values are computed at every access."""
+    """Names and tensors of a bundle's weights file. Shapes are known beforehand, values are computed when accessed."""
 
     def __init__(
         self, tensors: Mapping[str, Tensor], config: ImageGPTConfig, precision: Precision, observed: Observation | None
@@ -42,13 +45,17 @@ class QuantizedTensors(Mapping[str, Tensor]):
     def _make_linear(self, layer: str, part: str, kind: str, observed: Observation | None) -> None:
         """How to make one of a linear layer's tensors; its bias stays."""
         name, source = f"{layer}.{part}", f"{layer}.weight"
-        rounding = _nibbles if kind == "nibble" else _bytes
-        if part == "weight":
-            self._make[name] = lambda: rounding(self._tensors[source])[0]
-        elif part == "weight_scale":
-            self._make[name] = lambda: rounding(self._tensors[source])[1]
-        elif part in ("input_scale", "input_zero_point"):
-            assert observed is not None
+        if part == "bias":
+            return
+        assert observed is not None
+        power = observed.power[layer]
+        scale_of, levels_of = (_nibble_scale, _nibbles) if kind == "nibble" else (_byte_scale, _bytes)
+        rounding_scale = functools.cache(lambda: scale_of(self._tensors[source], power))
+        if part == "weight_scale":
+            self._make[name] = rounding_scale
+        elif part == "weight":
+            self._make[name] = lambda: levels_of(self._tensors[source], rounding_scale())
+        else:
             scale, zero = _input_scale(*observed.inputs[layer])
             self._make[name] = lambda: scale if part == "input_scale" else zero
 
@@ -63,47 +70,58 @@ class QuantizedTensors(Mapping[str, Tensor]):
         return len(self.shapes)
 
 
-_HEADS = ("lm_head", "classifier")
+def _byte_scale(weight: Tensor, _: Tensor) -> Tensor:
+    """A scale for every output, float [n_out], with which its largest weight is the last of 127 levels."""
+    return (weight.abs().amax(0) / 127).clamp_min(_TINY)
 
 
-def _bytes(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """8 bits, a scale for every output: int8 [n_in, n_out] and float [n_out]."""
-    scale = (weight.abs().amax(0) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-    return torch.round(weight / scale).to(torch.int8), scale
+def _bytes(weight: Tensor, scale: Tensor) -> Tensor:
+    """The nearest levels, int8 [n_in, n_out]."""
+    return torch.round(weight / scale).to(torch.int8)
 
 
-def _nibbles(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """4 bits in blocks along the inputs: uint8 [n_out, blocks, block / 2] and float [n_out, blocks].
+def _nibble_scale(weight: Tensor, power: Tensor) -> Tensor:
+    """A scale for every block of inputs of every output, float [n_out, blocks].
 
-    Levels are -8 .. 7 and the scale may be negative, so that the largest weight of a block, whatever its sign, is a
-    level. Of several scales a block gets the one with the least squared error.
+    Levels are -8 .. 7 and a scale may be negative, so that the largest weight of a block is a level whatever its sign.
+    Of several scales a block gets the one with the least squared error of the layer's outputs, as far as its inputs
+    are independent with mean squares `power` [n_in].
     """
-    n_in, n_out = weight.shape
-    block = block_size(n_in, NIBBLE_BLOCK)
-    blocks = weight.t().reshape(n_out, n_in // block, block)
+    blocks = _in_blocks(weight)
+    importance = power.reshape(1, *blocks.shape[1:])
     extreme = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
-    best_error = torch.full_like(extreme, torch.inf)
-    best_scale, best_levels = torch.zeros_like(extreme), torch.zeros_like(blocks)
-    for share in _CLIPPING:
-        scale = extreme * share / -8
-        scale = torch.where(scale == 0, torch.ones_like(scale), scale)
-        levels = torch.clamp(torch.round(blocks / scale), -8, 7)
-        error = ((levels * scale - blocks) ** 2).sum(-1, keepdim=True)
-        better = error < best_error
-        best_error = torch.where(better, error, best_error)
-        best_scale = torch.where(better, scale, best_scale)
-        best_levels = torch.where(better, levels, best_levels)
-    stored = (best_levels + 8).to(torch.uint8)
-    return stored[..., 0::2] | (stored[..., 1::2] << 4), best_scale[..., 0]
+    extreme = torch.where(extreme == 0, 1.0, extreme)
+    best_error, best_scale = torch.full_like(extreme, torch.inf), extreme / -8
+    for share in _SHARES:
+        levels = torch.clamp(torch.round(blocks / (extreme * share / -8)), -8, 7)
+        # The best scale for these levels, by least squares.
+        weighted = importance * levels
+        scale = (weighted * blocks).sum(-1, keepdim=True) / (weighted * levels).sum(-1, keepdim=True).clamp_min(_TINY)
+        error = (importance * (levels * scale - blocks) ** 2).sum(-1, keepdim=True)
+        better = (error < best_error) & (scale != 0)
+        best_error, best_scale = torch.where(better, error, best_error), torch.where(better, scale, best_scale)
+    return best_scale[..., 0]
+
+
+def _nibbles(weight: Tensor, scale: Tensor) -> Tensor:
+    """The nearest levels, two a byte, uint8 [n_out, blocks, block / 2]."""
+    levels = (torch.clamp(torch.round(_in_blocks(weight) / scale[..., None]), -8, 7) + 8).to(torch.uint8)
+    return levels[..., 0::2] | (levels[..., 1::2] << 4)
+
+
+def _in_blocks(weight: Tensor) -> Tensor:
+    """A matrix [n_in, n_out] as [n_out, blocks, block]."""
+    block = block_size(weight.shape[0], NIBBLE_BLOCK)
+    return weight.t().reshape(weight.shape[1], -1, block)
 
 
 def _input_scale(low: float, high: float) -> tuple[Tensor, Tensor]:
     """Scale and zero point with which uint8 covers low .. high, which include 0."""
-    scale = max((high - low) / 255, torch.finfo(torch.float32).tiny)
+    scale = max((high - low) / 255, _TINY)
     return torch.tensor(scale), torch.tensor(round(-low / scale), dtype=torch.uint8)
 
 
 def _cache_scale(name: str, observed: Observation | None) -> Callable[[], Tensor]:
     assert observed is not None
     largest = (observed.keys if name.endswith("k_scale") else observed.values)[int(name.split(".")[1])]
-    return lambda: (largest / 127).clamp_min(torch.finfo(torch.float32).tiny)[None, :, None, :]
+    return lambda: (largest / 127).clamp_min(_TINY)[None, :, None, :]

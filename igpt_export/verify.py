@@ -20,7 +20,7 @@ from igpt_runtime.session import Session, open_session
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 
-# Differences are judged relative to the largest reference value once that exceeds 1. In less than fp32 the kernels round
+# Differences are judged relative to the largest reference value once that exceeds 1. Below fp32 the kernels round
 # activations too, which torch does not; what that costs is for the certificate to say.
 TOLERANCE, COARSE_TOLERANCE = 1e-4, 5e-2
 _SEQUENCE = 64  # positions compared
@@ -87,7 +87,7 @@ def _reference(
 
 
 def _steps(session: Session, inputs: Tokens, split: int, *, shared: bool) -> Array:
-    """Prefill the first `split` of `inputs` [sequence], feed all rows the others one by one; logits [steps, n_clusters]."""
+    """Prefill the first `split` of `inputs` [sequence], feed all rows the others; logits [steps, n_clusters]."""
     slots = prefill(session, inputs[1 : split + 1])
     cache: Cache = (share_prefix if shared else new_cache)(session.manifest, _ROWS, slots)
     step = DecodeStep(session, cache, GenerationOptions(), with_logits=True)

@@ -105,15 +105,15 @@ def write_weights(
 
     shapes: dtype and shape of every tensor, known before its value is; progress: called with bytes written and in all.
     """
-    # The widest dtypes first, so that every tensor is aligned, as safetensors' own writer does.
-    order = sorted(shapes, key=lambda name: -shapes[name][0].itemsize)
+    # The widest dtypes first, so that every tensor is aligned; the very file that safetensors' own writer makes.
+    order = sorted(shapes, key=lambda name: (list(_SAFETENSORS).index(shapes[name][0]), name))
     sizes = [math.prod(shapes[name][1]) * shapes[name][0].itemsize for name in order]
     ends = list(itertools.accumulate(sizes))
     header = {
         name: {"dtype": _SAFETENSORS[shapes[name][0]], "shape": shapes[name][1], "data_offsets": [end - size, end]}
         for name, size, end in zip(order, sizes, ends, strict=True)
     }
-    text = json.dumps(header).encode()
+    text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with (directory / WEIGHTS_FILE).open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

@@ -102,6 +102,31 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     return directory
 
 
+@pytest.fixture(scope="session")
+def bundle_of(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Path]:
+    """A function from precisions of weights and cache to the bundle of `tiny_checkpoint` in them. Read only."""
+    from igpt_export.checkpoint import load_checkpoint
+    from igpt_export.export import export_bundle
+    from igpt_export.precision import Precision
+
+    directory = tmp_path_factory.mktemp("bundles")
+
+    def make(weights: str, kv_cache: str) -> Path:
+        if (weights, kv_cache) == ("fp32", "fp32"):
+            return tiny_bundle
+        bundle = directory / f"{weights}-{kv_cache}"
+        if not bundle.exists():
+            # Random weights feel rounding more than trained ones do: no limit to the loss.
+            export_bundle(
+                load_checkpoint(tiny_checkpoint), bundle, Precision(weights, kv_cache), max_loss_increase=float("inf")
+            )
+        return bundle
+
+    return make
+
+
 @pytest.fixture
 def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of `tiny_bundle` to damage."""

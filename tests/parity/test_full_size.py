@@ -75,7 +75,7 @@ def test_cached_decode_equals_transformers_at_every_position(
     small: Path, expected: dict[str, np.ndarray], input_ids: np.ndarray
 ) -> None:
     session = open_session(small, device="cpu")
-    step = DecodeStep(session, new_cache(session.manifest.config, 1), GenerationOptions(), with_logits=True)
+    step = DecodeStep(session, new_cache(session.manifest, 1), GenerationOptions(), with_logits=True)
     for position in range(input_ids.shape[1]):
         step(input_ids[:, position : position + 1], position, np.zeros(1, np.float32))
         difference = np.abs(step.logits() - expected[names.LOGITS][:, position]).max()

@@ -1,17 +1,18 @@
 """The generation loop: seeds, primers, batches, and the cache that the decode graph updates in place."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from igpt_runtime import names
-from igpt_runtime.cache import Cache, new_cache
-from igpt_runtime.errors import OptionError
-from igpt_runtime.generate import DecodeStep, GenerationOptions, generate, generate_all, prefill, rows_at_once
+from igpt_runtime import memory, names
+from igpt_runtime.cache import Cache, cache_bytes, new_cache, share_prefix
+from igpt_runtime.errors import MemoryShortageError, OptionError
+from igpt_runtime.generate import DecodeStep, GenerationOptions, generate, generate_all, prefill, start_cache
+from igpt_runtime.memory import rows_at_once, weights_bytes
 from igpt_runtime.session import Session, open_session
 
 N_POSITIONS, N_CLUSTERS = 64, 16  # of the tiny bundle
@@ -80,20 +81,75 @@ def test_bad_primer(session: Session, primer: npt.NDArray[np.int64]) -> None:
 def test_chunks_make_the_same_pictures(session: Session, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     options = GenerationOptions(7, seed=4)
     expected = generate_all(session, PRIMER, options)
-    monkeypatch.setattr(MODULE, "_MAX_ROWS", rows)
-    assert rows_at_once(session.manifest.config) == rows
+    monkeypatch.setattr(memory, "_MOST_ROWS", rows)
     counts: list[int] = []
     assert np.array_equal(generate_all(session, PRIMER, options, counts.append), expected)
     assert sum(counts) == 7 * (N_POSITIONS - PRIMER.size)
-    assert max(counts) == min(rows, 7)
+    assert max(counts) == {1: 1, 2: 2, 3: 3, 7: 7, 100: 7}[rows]
 
 
-def test_rows_at_once_bounds_the_cache(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = session.manifest.config
-    row = sum(array.nbytes for array in new_cache(config, 1))
-    for limit, rows in ((row - 1, 1), (3 * row, 3), (3 * row + 1, 3)):
-        monkeypatch.setattr(MODULE, "_MAX_CACHE_BYTES", limit)
-        assert rows_at_once(config) == rows
+@pytest.mark.parametrize("prefix", [0, 20])
+def test_batches_fit_the_memory_there_is(session: Session, monkeypatch: pytest.MonkeyPatch, prefix: int) -> None:
+    manifest = session.manifest
+    fixed = weights_bytes(manifest) + memory._RESERVE
+    for rows in (1, 3, 8):
+        monkeypatch.setattr(memory, "available_memory", lambda rows=rows: fixed + cache_bytes(manifest, rows, prefix))
+        assert rows_at_once(manifest, 8, prefix) == {1: 1, 3: 3, 8: 8}[rows]
+        assert rows_at_once(manifest, 4, prefix) == {1: 1, 3: 2, 8: 4}[rows]  # batches of like size
+    monkeypatch.setattr(memory, "available_memory", lambda: fixed + cache_bytes(manifest, 1, prefix) - 1)
+    with pytest.raises(
+        MemoryShortageError, match=r"^one picture of tiny needs 0\.27 GB of memory .* are available; free"
+    ):
+        rows_at_once(manifest, 8, prefix)
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    assert rows_at_once(manifest, 8, prefix) == 8
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_cache_bytes_are_those_of_the_arrays(bundle_of: Callable[[str, str], Path], dtype: str) -> None:
+    session = open_session(bundle_of("fp32", dtype))
+    slots = prefill(session, PRIMER)
+    for cache, prefix in ((new_cache(session.manifest, 3, slots), 0), (share_prefix(session.manifest, 3, slots), 20)):
+        assert sum(part.nbytes for part in [*cache.own, *cache.prefix]) == cache_bytes(session.manifest, 3, prefix)
+
+
+def test_available_memory_is_the_least_that_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:       4 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.available_memory() == 4096
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 2000\ninactive_file 500\n")
+    assert memory.available_memory() == 2500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available_memory() == 4096
+    (tmp_path / "meminfo").unlink()
+    assert memory.available_memory() is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "kv_cache"), [("fp32", "fp32"), ("fp32", "int8"), ("int8", "int8"), ("int8", "fp32"), ("int4", "int8")]
+)
+def test_sharing_the_prefix_draws_the_same_tokens(
+    bundle_of: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch, weights: str, kv_cache: str
+) -> None:
+    session = open_session(bundle_of(weights, kv_cache), device="cpu")
+    options = GenerationOptions(6, seed=11)
+    slots = prefill(session, PRIMER)
+    assert start_cache(session, slots, 6).graph == names.DECODE_SHARED
+    assert start_cache(session, slots, 1).graph == names.DECODE
+    shared = generate_all(session, PRIMER, options)
+    monkeypatch.setattr(MODULE, "_SHARED_ROWS", 100)
+    assert start_cache(session, slots, 6).graph == names.DECODE
+    assert np.array_equal(generate_all(session, PRIMER, options), shared)
+
+
+def test_only_one_decode_graph_holds_the_weights(session: Session) -> None:
+    generate_all(session, PRIMER, GenerationOptions(2))
+    assert names.PREFILL not in session._graphs  # opened for the primer only
+    generate_all(session, PRIMER, GenerationOptions(1))
+    assert set(session._graphs) == {names.DECODE}
 
 
 @pytest.mark.parametrize(
@@ -148,37 +204,40 @@ def test_huge_options(session: Session, options: GenerationOptions, same: Genera
 
 def filled(cache: Cache) -> list[tuple[int, ...]]:
     """For each tensor of a cache the slots in which anything is not zero."""
-    return [tuple(np.flatnonzero((array != 0).any(axis=(0, 1, 3))).tolist()) for array in cache]
+    return [tuple(np.flatnonzero((array != 0).any(axis=(0, 1, 3))).tolist()) for array in cache.own]
 
 
 def test_cache_is_updated_in_place(session: Session) -> None:
-    cache = new_cache(session.manifest.config, 2)
+    cache = new_cache(session.manifest, 2)
     step = DecodeStep(session, cache, GenerationOptions())
     uniform = np.array([0.1, 0.9], np.float32)
     step(np.array([[16, 1, 2], [16, 3, 4]]), 0, uniform)
     assert filled(cache) == [(0, 1, 2)] * 6
-    before = [array.copy() for array in cache]
+    before = [array.copy() for array in cache.own]
     step(np.array([[5], [6]]), 3, uniform)
     assert filled(cache) == [(0, 1, 2, 3)] * 6
-    for old, new in zip(before, cache, strict=True):
+    for old, new in zip(before, cache.own, strict=True):
         assert np.array_equal(old[:, :, :3], new[:, :, :3])
 
 
-def test_prefill_forks_one_row(session: Session) -> None:
-    inputs = np.concatenate([[16], PRIMER])
-    one, many = prefill(session, inputs, 1), prefill(session, inputs, 4)
-    assert filled(many) == [tuple(range(inputs.size))] * 6
-    for single, forked in zip(one, many, strict=True):
-        assert forked.shape == (4, *single.shape[1:])
-        assert (forked == single).all()
-    assert filled(prefill(session, EMPTY, 2)) == [()] * 6
+def test_prefill_is_copied_to_every_row_or_shared(session: Session) -> None:
+    slots = prefill(session, PRIMER)
+    assert [part.shape for part in slots] == [(1, 4, PRIMER.size, 8)] * 6
+    copied, shared = new_cache(session.manifest, 4, slots), share_prefix(session.manifest, 4, slots)
+    assert filled(copied) == [tuple(range(PRIMER.size))] * 6
+    assert filled(shared) == [(0,)] * 6
+    for single, rows, prefix in zip(slots, copied.own, shared.prefix, strict=True):
+        assert (rows[:, :, : PRIMER.size] == single).all()
+        assert (prefix == single).all()
+    assert prefill(session, EMPTY) == []
+    assert filled(start_cache(session, [], 2)) == [()] * 6
 
 
 @pytest.mark.parametrize("chunks", [[1] * 64, [40, 1, 23], [64]], ids=["one by one", "uneven", "at once"])
 def test_cached_logits_are_those_of_the_whole_sequence(session: Session, chunks: list[int]) -> None:
     tokens = np.random.default_rng(3).integers(0, N_CLUSTERS, (1, N_POSITIONS))
     whole = session.graph(names.PREFILL).run([names.LOGITS], {names.INPUT_IDS: tokens})[0]
-    step = DecodeStep(session, new_cache(session.manifest.config, 1), GenerationOptions(), with_logits=True)
+    step = DecodeStep(session, new_cache(session.manifest, 1), GenerationOptions(), with_logits=True)
     position = 0
     for length in chunks:
         step(tokens[:, position : position + length], position, DRAW)

@@ -30,7 +30,7 @@ def draw(
     session: Session, context: list[int], options: GenerationOptions, draws: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """A token for every draw after the same context, and the logits they were drawn from."""
-    step = DecodeStep(session, new_cache(session.manifest.config, len(draws)), options, with_logits=True)
+    step = DecodeStep(session, new_cache(session.manifest, len(draws)), options, with_logits=True)
     tokens = step(np.tile(np.array(context), (len(draws), 1)), 0, draws)
     assert tokens.shape == (len(draws), 1) and tokens.dtype == np.int64
     return tokens[:, 0], step.logits()
@@ -105,7 +105,7 @@ def test_equal_logits_are_taken_lower_token_first(
 def test_rows_are_drawn_independently(session: Session) -> None:
     contexts = np.array([[16, 1], [16, 5], [16, 11]])
     draws = np.array([0.2, 0.6, 0.9], np.float32)
-    step = DecodeStep(session, new_cache(session.manifest.config, 3), GenerationOptions())
+    step = DecodeStep(session, new_cache(session.manifest, 3), GenerationOptions())
     together = step(contexts, 0, draws)[:, 0]
     alone = [
         draw(session, row.tolist(), GenerationOptions(), u[None])[0][0] for row, u in zip(contexts, draws, strict=True)

@@ -149,7 +149,9 @@ class DecodeStep:
             self._input(name, part)
         for past, present, part in zip(names.past_names(config), names.present_names(config), cache.own, strict=True):
             self._input(past, part, output=present)
-        self._tokens = self._input(names.INPUT_IDS, np.zeros((cache.rows, 1), np.int64), output=names.NEXT_IDS)
+        self._tokens = np.zeros((cache.rows, 1), np.int64)
+        self._fed = self._view(self._tokens)
+        self._binding.bind_ortvalue_output(names.NEXT_IDS, self._fed)
         self._logits = np.empty((cache.rows, config.n_clusters), np.float32)
         if with_logits:
             self._binding.bind_ortvalue_output(names.LOGITS, self._view(self._logits))
@@ -167,13 +169,17 @@ class DecodeStep:
         return array
 
     def __call__(self, tokens: Tokens, past_length: int, uniform: npt.NDArray[np.float32]) -> Tokens:
-        """Feed tokens int64 [rows, 1] at `past_length`.
+        """Feed tokens int64 [rows, sequence] at `past_length`; sequence is 1 where rows share a prefix.
 
-        Returns the tokens drawn after them, int64 [rows, 1], in an array that the next step overwrites.
+        Returns the tokens drawn after the last ones, int64 [rows, 1], in an array that the next step overwrites.
         """
         self._past_length[...] = past_length
         self._uniform[...] = uniform
-        self._tokens[...] = tokens
+        if tokens.shape[1] == 1:
+            self._tokens[...] = tokens
+            self._binding.bind_ortvalue_input(names.INPUT_IDS, self._fed)
+        else:
+            self._binding.bind_cpu_input(names.INPUT_IDS, np.ascontiguousarray(tokens))
         self._graph.run_with_iobinding(self._binding)
         return self._tokens
 

@@ -20,7 +20,7 @@ DEVICES = ("auto", "cpu", "cuda")
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # Graphs that want their weights in the order in which a kernel reads them, which takes memory and time to make.
 _DECODERS = {DECODE, DECODE_SHARED}
-# Prefill reads every weight for hundreds of tokens, so it is as fast without, straight from the mapped file; 4 bits are not.
+# Prefill reads every weight for hundreds of tokens: it is as fast straight from the mapped file, but for 4 bits.
 _FAST_UNPACKED = {"fp32", "int8"}
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 

@@ -1,0 +1,47 @@
+"""The streaming writer makes the file that safetensors itself makes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from igpt_export.writer import write_weights
+from igpt_runtime.manifest import WEIGHTS_FILE
+
+
+def test_file_is_that_of_safetensors(tmp_path: Path) -> None:
+    tensors = {
+        "z.weight": torch.arange(6, dtype=torch.int8).reshape(2, 3),
+        "a.scale": torch.tensor(0.5),
+        "m.zero": torch.tensor(7, dtype=torch.uint8),
+        "b": torch.randn(3, 4),
+        "empty": torch.empty(0, 4),
+        "h": torch.randn(2).half(),
+        "view": torch.randn(4, 3).t(),
+    }
+    shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    counts: list[tuple[int, int]] = []
+    write_weights(tensors, shapes, tmp_path, lambda done, total: counts.append((done, total)))
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "theirs")
+    assert (tmp_path / WEIGHTS_FILE).read_bytes() == (tmp_path / "theirs").read_bytes()
+    assert load_file(tmp_path / WEIGHTS_FILE).keys() == tensors.keys()
+    assert [done for done, _ in counts] == sorted(done for done, _ in counts)
+    assert counts[-1] == (sum(t.nbytes for t in tensors.values()),) * 2
+
+
+def test_tensors_are_read_one_at_a_time(tmp_path: Path) -> None:
+    class Once(dict):  # type: ignore[type-arg]
+        def __getitem__(self, name: str) -> torch.Tensor:
+            read.append(name)
+            return torch.zeros(2)
+
+    read: list[str] = []
+    shapes = dict.fromkeys("ba", (torch.float32, (2,)))
+    write_weights(Once(), shapes, tmp_path)
+    assert read == ["a", "b"]
+
+
+def test_a_tensor_of_another_shape_is_a_bug(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="a"):
+        write_weights({"a": torch.zeros(3)}, {"a": (torch.float32, (2,))}, tmp_path)
