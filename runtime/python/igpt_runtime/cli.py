@@ -197,6 +197,25 @@ def features(
 
 
 @main.command(cls=Command)
+@click.option("-n", default=8, show_default=True, help="Number of completions of one half image.")
+@click.option("--rounds", default=3, show_default=True, help="Measure this often and report medians.")
+@click.option("--threads", type=int, help="Threads inside one operator.  [default: one per physical core]")
+@_model
+@_json
+def bench(n: int, rounds: int, threads: int | None, model: str | None, device: str, as_json: bool) -> None:
+    """Time a bundle on this machine, and verify the tokens it draws meanwhile."""
+    from dataclasses import asdict
+
+    from igpt_runtime.bench import benchmark
+    from igpt_runtime.console import stages
+    from igpt_runtime.report import as_text
+
+    with stages("benchmark") as show:
+        result = benchmark(model, device=device, threads=threads, n=n, rounds=rounds, show=show)
+    print_result(as_text(result), asdict(result), as_json)
+
+
+@main.command(cls=Command)
 @_model
 @_json
 def info(model: str | None, device: str, as_json: bool) -> None:

@@ -7,7 +7,7 @@
     +-- DeviceError         an execution provider, or onnxruntime itself, is not there
     +-- OutputError         a result cannot be written
     +-- CheckpointError     a checkpoint cannot be used (export only)
-    +-- VerificationError   an exported bundle disagrees with its source (export only)
+    +-- VerificationError   a bundle disagrees with its source, or drawn tokens with their bundle
 
 Each message is one line: a fact, where, and what to do about it. Library code raises and never prints; the command
 lines turn the tree into one-line messages and exit codes in `igpt_runtime.console`.
@@ -43,4 +43,4 @@ class CheckpointError(IgptError):
 
 
 class VerificationError(IgptError):
-    """An exported bundle disagrees with the checkpoint it was made from."""
+    """A bundle disagrees with the checkpoint it was made from, or drawn tokens with their bundle."""
