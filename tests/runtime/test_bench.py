@@ -127,7 +127,7 @@ def test_tokens_of_another_seed_are_found(session: Session) -> None:
     ("tolerance", "good", "bad"),
     [
         (EXACT, (0.999, 1e-3, 1e-5), [(0.9989, 0, 0), (1, 1.1e-3, 0), (1, 0, 1.1e-5)]),
-        (QUANTISED, (0.3, 0.5, 0.01), [(1, 0.51, 0), (1, 0, 0.011)]),
+        (QUANTISED, (0.3, 0.75, 0.01), [(1, 0.76, 0), (1, 0, 0.011)]),
     ],
 )
 def test_check(tolerance: Any, good: tuple[float, ...], bad: list[tuple[float, ...]]) -> None:
