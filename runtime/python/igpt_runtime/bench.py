@@ -21,7 +21,7 @@ from igpt_runtime.hardware import Machine, default_threads, machine
 from igpt_runtime.manifest import WEIGHTS_FILE
 from igpt_runtime.redraw import Agreement, redraw
 from igpt_runtime.session import Session, open_session
-from igpt_runtime.traffic import Traffic, cache_dtype, measure_traffic
+from igpt_runtime.traffic import IdealMemory, Traffic, cache_dtype, ideal_memory, measure_traffic
 
 _CPU = "CPUExecutionProvider"
 Show = Callable[[str], None]  # called with the name of each stage when it begins
@@ -72,11 +72,12 @@ class Result:
     load: float  # seconds to open the bundle and the decode graph, in this process
     open_to_first_token: float  # seconds of that, prefill and the first token, in this process
     fresh_process: FreshProcess
+    ideal_memory: IdealMemory  # that the fresh process's is to be compared with
     prefill: Prefill
     decode: tuple[Steps, Steps]  # at batch 1; at batch n, or the largest batches that n is split into
     end_to_end: EndToEnd
     traffic: Traffic | None  # None on a GPU, whose memory is not the one that is measured
-    verification: Agreement  # of the tokens of the end-to-end runs
+    verification: Agreement  # of all tokens that were timed in this process
     machine: Machine
 
 
@@ -90,7 +91,7 @@ class _Round:
     together: list[float]  # at batch n
     rows: int
     seconds: float
-    tokens: Tokens  # int64 [n, n_positions]
+    tokens: tuple[Tokens, Tokens]  # drawn at batch 1, int64 [1, n_positions]; in all, int64 [n, n_positions]
 
 
 def benchmark(
@@ -121,18 +122,20 @@ def benchmark(
     fresh = measure_fresh_process(bundle.path, device, threads, n)
     measured = []
     for i in range(rounds):
-        show(f"round {i + 1} of {rounds}")
-        measured.append(_round(bundle.path, device, threads, options, kept))
-    step, used = _steps([r.alone for r in measured], 1).median, threads or default_threads()
-    show("memory bandwidth")
-    # The steps that count attend to kept + 2 .. n_positions slots, their own one included.
-    slots = (kept + 2 + n_positions) / 2
-    traffic = measure_traffic(bundle, slots, step, used) if measured[0].provider == _CPU else None
+        measured.append(
+            _round(bundle.path, device, threads, options, kept, _within(show, f"round {i + 1} of {rounds}"))
+        )
+    traffic = None
+    if measured[0].provider == _CPU:
+        show("memory bandwidth")
+        # The steps that count attend to kept + 2 .. n_positions slots, their own one included.
+        step = _steps([r.alone for r in measured], 1).median
+        traffic = measure_traffic(bundle, (kept + 2 + n_positions) / 2, step)
     show("verification")
     session = open_session(bundle.path, device=device, threads=threads)
-    verification = redraw(session, [r.tokens for r in measured], kept, options)
+    verification = redraw(session, [tokens for r in measured for tokens in r.tokens], kept, options)
     verification.check()
-    return _result(bundle, options, used, measured, kept, fresh, traffic, verification)
+    return _result(bundle, options, threads or default_threads(), measured, kept, fresh, traffic, verification)
 
 
 def _result(
@@ -153,6 +156,7 @@ def _result(
         load=statistics.median(r.load for r in measured),
         open_to_first_token=statistics.median(r.open_to_first_token for r in measured),
         fresh_process=fresh,
+        ideal_memory=ideal_memory(bundle, measured[0].rows, kept),
         prefill=_prefill(kept + 1, [r.to_first_token for r in measured]),
         decode=(_steps([r.alone for r in measured], 1), _steps([r.together for r in measured], measured[0].rows)),
         end_to_end=_end_to_end(options.n, config.n_positions - kept, [r.seconds for r in measured]),
@@ -171,9 +175,15 @@ def _kept_tokens(bundle: Bundle) -> int:
     return kept
 
 
-def _round(path: Path, device: str, threads: int | None, options: GenerationOptions, kept: int) -> _Round:
+def _within(show: Show, stage: str) -> Show:
+    return lambda part: show(f"{stage}, {part}")
+
+
+def _round(
+    path: Path, device: str, threads: int | None, options: GenerationOptions, kept: int, show: Show
+) -> _Round:  # fmt: skip
     """Every measurement once, with a session of its own."""
-    single = GenerationOptions(1, options.seed)
+    show("one completion")
     begin = time.perf_counter()
     session = open_session(path, device=device, threads=threads)
     session.graph(names.DECODE)
@@ -181,15 +191,19 @@ def _round(path: Path, device: str, threads: int | None, options: GenerationOpti
     form = session.manifest.image_format
     picture = half_picture(form.clusters, form.height, form.width)
     primer = tokens_of(session, picture)[:kept]
+    single = GenerationOptions(1, options.seed)
     next(generate(session, primer, single))
     open_to_first_token = time.perf_counter() - begin
-    first, *alone = _timed(session, primer, single)
+    (first, *alone), one = _timed(session, primer, single)
+    show(f"{options.n} completions")
     _warm_up(session, picture, options)
     clock = _Clock()
     done = complete(session, picture, options, progress=clock.tick)
     seconds = time.perf_counter() - clock.begin
     rows, together = clock.steps(session.manifest.config.n_positions - kept)
-    return _Round(session.provider, load, open_to_first_token, first, alone, together, rows, seconds, done.tokens)
+    return _Round(
+        session.provider, load, open_to_first_token, first, alone, together, rows, seconds, (one, done.tokens)
+    )  # fmt: skip
 
 
 class _EnoughError(Exception):
@@ -206,12 +220,14 @@ def _warm_up(session: Session, picture: Image.Image, options: GenerationOptions)
         complete(session, picture, options, progress=stop)
 
 
-def _timed(session: Session, primer: Tokens, options: GenerationOptions) -> list[float]:
-    """Seconds of every step of a generation; the first includes prefill."""
-    times = [time.perf_counter()]
-    for _ in generate(session, primer, options):
+def _timed(session: Session, primer: Tokens, options: GenerationOptions) -> tuple[list[float], Tokens]:
+    """Seconds of every step of a generation, the first including prefill, and the pictures int64 [n, n_positions]."""
+    drawn, times = [], [time.perf_counter()]
+    for tokens in generate(session, primer, options):
         times.append(time.perf_counter())
-    return [end - begin for begin, end in pairwise(times)]
+        drawn.append(tokens)
+    pictures = np.column_stack([np.tile(primer, (options.n, 1)), *drawn])
+    return [end - begin for begin, end in pairwise(times)], pictures
 
 
 class _Clock:

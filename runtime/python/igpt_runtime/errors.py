@@ -8,7 +8,7 @@
     +-- MemoryShortageError a request needs more memory than there is
     +-- OutputError         a result cannot be written
     +-- CheckpointError     a checkpoint cannot be used (export only)
-    +-- VerificationError   a bundle disagrees with its source, or loses more than it may
+    +-- VerificationError   a bundle disagrees with its source, or drawn tokens with their bundle
 
 Each message is one line: a fact, where, and what to do about it. Library code raises and never prints; the command
 lines turn the tree into one-line messages and exit codes in `igpt_runtime.console`.
@@ -48,4 +48,4 @@ class CheckpointError(IgptError):
 
 
 class VerificationError(IgptError):
-    """A bundle disagrees with the checkpoint it was made from, or loses more accuracy than it may."""
+    """A bundle disagrees with the checkpoint it was made from, or drawn tokens with their bundle."""

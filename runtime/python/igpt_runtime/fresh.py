@@ -1,6 +1,6 @@
 """A completion in a process of its own: how long it takes from nothing, and the memory it takes.
 
-`python -m igpt_runtime.fresh` is the process: it says on stdout when it has the first token, and then what it needed.
+`python -m igpt_runtime.fresh` is the process: it says on stdout when it has the first token, and then its memory.
 """
 
 import json
@@ -16,9 +16,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from igpt_runtime.errors import DeviceError, IgptError
+from igpt_runtime.hardware import Resident, peak_memory, resident_memory
 
 SEED = 0
 _FIRST_TOKEN = "first token"  # what the process says then
+_WATCH_EVERY = 16  # steps between two looks at the memory
+_UNKNOWN = {"anonymous": None, "mapped": None}
 _ADVICE = "ask for fewer pictures at once if memory ran out"
 
 
@@ -28,7 +31,9 @@ class FreshProcess:
 
     start_to_first_token: float  # seconds
     start_to_pictures: float  # seconds
-    peak_memory: int | None  # bytes of host memory; None where the system does not tell
+    peak_memory: int | None  # bytes of host memory, mapped files included; None where the system does not tell
+    anonymous: int | None  # bytes of memory that is the process's own, at the step with the most
+    mapped: int | None  # bytes of mapped files in memory then, which the system can drop
 
 
 def half_picture(clusters: npt.NDArray[np.float32], height: int, width: int) -> Image.Image:
@@ -57,30 +62,40 @@ def measure_fresh_process(path: Path, device: str, threads: int | None, n: int) 
             messages.seek(0)
             reason = (messages.read().splitlines() or [f"exit code {process.returncode}"])[-1]
             raise DeviceError(f"a fresh process could not complete a picture ({reason}); {_ADVICE}")
-    return FreshProcess(first, last, json.loads(result))
+    return FreshProcess(first, last, **json.loads(result))
+
+
+class _Watch:
+    """The progress function of the process: says when the first token is there, and follows the memory."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self.most: Resident | None = None
+
+    def __call__(self, _: int) -> None:
+        if not self._steps:
+            print(_FIRST_TOKEN, flush=True)
+        if self._steps % _WATCH_EVERY == 0:
+            now = resident_memory()
+            if now is not None and (self.most is None or now.anonymous >= self.most.anonymous):
+                self.most = now
+        self._steps += 1
 
 
 def main(request: str) -> None:
-    """Complete as asked; prints a line at the first token and the peak memory, bytes or null, at the end."""
+    """Complete as asked; prints a line at the first token and a JSON object of the memory it took at the end."""
     from igpt_runtime.complete import complete
     from igpt_runtime.generate import GenerationOptions
-    from igpt_runtime.hardware import peak_memory
     from igpt_runtime.session import open_session
 
     asked = json.loads(request)
     session = open_session(asked["path"], device=asked["device"], threads=asked["threads"])
     form = session.manifest.image_format
-    said = False
-
-    def say(_: int) -> None:
-        nonlocal said
-        if not said:
-            print(_FIRST_TOKEN, flush=True)
-            said = True
-
     picture = half_picture(form.clusters, form.height, form.width)
-    complete(session, picture, GenerationOptions(asked["n"], SEED), progress=say)
-    print(json.dumps(peak_memory()), flush=True)
+    watch = _Watch()
+    complete(session, picture, GenerationOptions(asked["n"], SEED), progress=watch)
+    split = {"anonymous": watch.most.anonymous, "mapped": watch.most.file} if watch.most else _UNKNOWN
+    print(json.dumps({"peak_memory": peak_memory(), **split}), flush=True)
 
 
 if __name__ == "__main__":

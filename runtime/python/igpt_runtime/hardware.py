@@ -1,120 +1,143 @@
-"""The machine: its processor, its memory bandwidth, this process's peak memory, the versions that run."""
+"""The machine this process runs on, and the memory it takes. What a system does not tell is None, never an error."""
 
-import datetime
+import contextlib
 import importlib.metadata
 import os
 import platform
-import re
+import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from igpt_runtime.session import import_onnxruntime
-
-_MIN_BUFFER, _MAX_BUFFER = 256 << 20, 1 << 30  # bytes of the bandwidth test
-_PASSES = 5  # of the bandwidth test; the best counts
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_CPUS = Path("/sys/devices/system/cpu")
+_PROC = Path("/proc")
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What ran, on what, when."""
+    """What a measurement depends on besides the bundle."""
 
-    igpt_onnx: str | None  # versions; None for igpt-onnx that is not installed
+    cpu: str  # the model's name, or at least the architecture's
+    physical_cores: int | None  # that this process may use
+    memory: int | None  # bytes of the whole machine
+    system: str  # name, release and architecture
+    python: str  # this and the following are versions
     onnxruntime: str
     numpy: str
-    python: str
-    platform: str  # operating system, its version, architecture
-    cpu: str
-    cores: int  # that this process may use
-    last_level_cache: int | None  # bytes; None where the system does not tell
-    date: str  # ISO 8601, UTC
+    igpt_onnx: str
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The memory of a process now, by what stands behind it."""
+
+    anonymous: int  # bytes the process filled itself
+    file: int  # bytes of mapped files (libraries, weights), which the system can drop and other processes share
 
 
 def machine() -> Machine:
-    """Describe this machine. Raises DeviceError when there is no usable onnxruntime."""
+    """Describe this machine and the versions in use. Raises DeviceError when onnxruntime is not usable."""
+    import numpy as np
+
+    from igpt_runtime.session import import_onnxruntime
+
     try:
-        own = importlib.metadata.version("igpt-onnx")
-    except importlib.metadata.PackageNotFoundError:
-        own = None
+        own_version = importlib.metadata.version("igpt-onnx")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        own_version = "unknown"
     return Machine(
-        igpt_onnx=own,
+        cpu=_cpu_model(),
+        physical_cores=physical_cores(),
+        memory=_memory(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=platform.python_version(),
         onnxruntime=str(import_onnxruntime().__version__),
         numpy=np.__version__,
-        python=platform.python_version(),
-        platform=platform.platform(),
-        cpu=cpu_model(),
-        cores=usable_cores(),
-        last_level_cache=last_level_cache(),
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        igpt_onnx=own_version,
     )
 
 
-def cpu_model() -> str:
-    """Name of the processor, as far as the system tells."""
-    found = re.search(r"^model name\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine() or "unknown"
-
-
-def usable_cores() -> int:
-    """Logical cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def default_threads() -> int:
-    """Threads that ONNX Runtime takes if not told: one per physical core that this process may use."""
-    blocks = _text(Path("/proc/cpuinfo")).split("\n\n")
-    physical = {tuple(re.findall(r"^(?:physical id|core id)\s*:\s*(\d+)$", block, re.MULTILINE)) for block in blocks}
-    physical.discard(())
-    return min(len(physical), usable_cores()) if physical else usable_cores()
+    """Threads that ONNX Runtime uses inside an operator when not told: one per physical core."""
+    return physical_cores() or os.cpu_count() or 1
+
+
+def physical_cores() -> int | None:
+    """Physical cores that this process may run on."""
+    told = _sysctl("hw.physicalcpu")
+    if told is not None:
+        return int(told)
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        place = tuple(_text(_CPUS / f"cpu{cpu}/topology/{name}") for name in ("physical_package_id", "core_id"))
+        if None in place:
+            return None
+        cores.add(place)
+    return len(cores)
 
 
 def last_level_cache() -> int | None:
-    """Size in bytes of the largest cache of the first core; None where the system does not tell."""
-    texts = [_text(path) for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
-    sizes = [re.fullmatch(r"(\d+)([KMG]?)\s*", text) for text in texts]
-    return max((int(size[1]) * _UNITS[size[2]] for size in sizes if size), default=None)
-
-
-def read_bandwidth(threads: int, buffer_bytes: int | None = None) -> float:
-    """Measured bytes/s at which `threads` threads read memory: NumPy reductions over a large buffer, best of several.
-
-    buffer_bytes: size of the buffer; None is 8 times the last-level cache, within 256 MiB .. 1 GiB.
-    """
-    if buffer_bytes is None:
-        buffer_bytes = min(max(8 * (last_level_cache() or 0), _MIN_BUFFER), _MAX_BUFFER)
-    buffer = np.ones(max(buffer_bytes // 8, threads), np.float64)  # ones, since untouched zeros are all one page
-    parts = np.array_split(buffer, threads)
-    best = float("inf")
-    with ThreadPoolExecutor(threads) as pool:  # NumPy's reductions release the interpreter's lock
-        for reduction in (np.max, np.add.reduce) * _PASSES:
-            begin = time.perf_counter()
-            list(pool.map(reduction, parts))
-            best = min(best, time.perf_counter() - begin)
-    return buffer.nbytes / best
+    """Bytes of the largest cache of the first CPU."""
+    sizes = [_text(path) for path in _CPUS.glob("cpu0/cache/index*/size")]
+    known = [int(size[:-1]) * _UNITS[size[-1]] for size in sizes if size and size[:-1].isdigit() and size[-1] in _UNITS]
+    return max(known, default=None)
 
 
 def peak_memory() -> int | None:
-    """Largest resident size of this process so far, bytes; None where the system does not tell.
-
-    Linux counts into `ru_maxrss` what the parent process had when it started this one, so its own record comes first.
-    """
-    found = re.search(r"^VmHWM:\s*(\d+) kB$", _text(Path("/proc/self/status")), re.MULTILINE)
-    if found:
-        return int(found[1]) * 1024
+    """The most bytes of memory this process has had, mapped files included."""
+    status = _status()
+    if "VmHWM" in status:  # of this program; getrusage's figure also counts what the process was before it started it
+        return status["VmHWM"]
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:
         return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
+def resident_memory() -> Resident | None:
+    """The memory this process has now, split in two."""
+    status = _status()
+    if not {"RssAnon", "RssFile"} <= status.keys():
+        return None
+    return Resident(status["RssAnon"], status["RssFile"] + status.get("RssShmem", 0))
+
+
+def _status() -> dict[str, int]:
+    """The sizes in /proc/self/status, in bytes."""
+    lines = (line.split() for line in (_text(_PROC / "self/status") or "").splitlines())
+    return {words[0].rstrip(":"): int(words[1]) << 10 for words in lines if len(words) == 3 and words[2] == "kB"}
+
+
+def _cpu_model() -> str:
+    for line in (_text(_PROC / "cpuinfo") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine() or "unknown"
+
+
+def _memory() -> int | None:
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _sysctl(name: str) -> str | None:
+    """A figure of macOS."""
+    if platform.system() != "Darwin":
+        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, check=True).stdout.strip() or None
+    return None
+
+
+def _text(path: Path) -> str | None:
+    """Content of a small file of the system, without its last newline."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return path.read_text().strip()
+    return None

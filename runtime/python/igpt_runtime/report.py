@@ -1,71 +1,101 @@
-"""The result of a benchmark in words and aligned numbers, for people."""
+"""A benchmark's result as text for people: one line a figure, what it is and what stands beside it."""
 
-from igpt_runtime.bench import Result
+from igpt_runtime.bench import Result, Steps
+from igpt_runtime.fresh import FreshProcess
+from igpt_runtime.hardware import Machine
 from igpt_runtime.redraw import Agreement
-from igpt_runtime.traffic import Traffic
+from igpt_runtime.traffic import IdealMemory, Traffic
+
+_ROW = "{:<17}{:>11}   {}"
 
 
 def as_text(result: Result) -> str:
-    """The result for people: lines of a label and what was measured."""
-    fresh, prefill, whole, here = result.fresh_process, result.prefill, result.end_to_end, result.machine
-    peak = "not known" if fresh.peak_memory is None else f"{fresh.peak_memory / 1e6:,.0f} MB"
-    threads = f"{result.threads} thread{'s' * (result.threads > 1)}"
+    """Lines of plain text, without a newline at the end."""
+    end, prefill, fresh = result.end_to_end, result.prefill, result.fresh_process
     rows = [
-        ("model", f"{result.name}: {result.model}, {result.precision} weights, {result.cache_dtype} cache"),
-        ("provider", f"{result.provider}, {threads}"),
-        ("load", f"{_time(result.load):>8}, {_time(result.open_to_first_token)} with the first token"),
-        ("prefill", f"{_time(prefill.seconds):>8}, {_rate(prefill.tokens_per_second)}, for {prefill.tokens:,} tokens"),
-        *(
-            (
-                f"decode x {steps.rows}",
-                f"{_time(steps.median):>8}, {_rate(steps.tokens_per_second)}, p90 {_time(steps.p90)}",
-            )
-            for steps in result.decode
-        ),
         (
-            f"half image x {result.n}",
-            f"{_time(whole.seconds):>8}, {_rate(whole.tokens_per_second)}, {whole.images_per_minute:,.1f} images/min",
+            "load",
+            _seconds(result.load),
+            f"bundle and decode graph; first token after {_seconds(result.open_to_first_token)}",
         ),
         (
             "fresh process",
-            f"{_time(fresh.start_to_first_token):>8} from its start to the first token, "
-            f"{_time(fresh.start_to_pictures)} to {result.n} pictures; peak memory {peak}",
+            _seconds(fresh.start_to_pictures),
+            f"start to {_pictures(result.n)}; first token after {_seconds(fresh.start_to_first_token)}",
         ),
-        ("bandwidth", "not measured on this provider" if result.traffic is None else _bandwidth(result.traffic)),
-        ("verified", _verified(result.verification)),
         (
-            "versions",
-            f"igpt-onnx {here.igpt_onnx or 'not installed'}, onnxruntime {here.onnxruntime}, numpy {here.numpy}, "
-            f"Python {here.python}",
+            "prefill",
+            _seconds(prefill.seconds),
+            f"{prefill.tokens:,} tokens to the first drawn one; {prefill.tokens_per_second:,.0f} tokens/s",
         ),
-        ("machine", f"{here.cpu}, {here.cores} cores, {here.platform}"),
-        ("measured", f"{here.date}, medians of rounds: {result.rounds}"),
+        *(_steps(steps) for steps in dict.fromkeys(result.decode)),
+        (
+            _pictures(result.n, "completion"),
+            _seconds(end.seconds),
+            f"end to end; {end.tokens_per_second:,.0f} tokens/s, {end.images_per_minute:,.1f} images/min",
+        ),
+        *_memory(fresh, result.ideal_memory),
+        *([] if result.traffic is None else [_traffic(result.traffic)]),
+        _verified(result.verification),
     ]
-    width = max(len(label) for label, _ in rows) + 2
-    return "\n".join(f"{label + ':':{width}}{text}" for label, text in rows)
+    head = f"{result.name}: {result.model}, {result.precision} weights, {result.cache_dtype} cache"
+    rounds = "one round" if result.rounds == 1 else f"medians of {result.rounds} rounds"
+    where = f"{result.provider}, {result.threads} threads; half an image given; {rounds}"
+    return "\n".join([head, where, "", *(_ROW.format(*row) for row in rows), "", *_machine(result.machine)])
 
 
-def _bandwidth(traffic: Traffic) -> str:
-    read = (traffic.weight_bytes + traffic.cache_bytes) / 1e6
-    held = ", but the processor's cache holds them" if traffic.in_cache else ""
-    return (
-        f"{traffic.effective / 1e9:,.1f} GB/s in decode x 1, {traffic.share:.0%} of the {traffic.ceiling / 1e9:,.1f} "
-        f"GB/s that memory gives; a step reads {read:,.1f} MB{held}"
-    )
+def _steps(steps: Steps) -> tuple[str, str, str]:
+    text = f"a step, p90 {_seconds(steps.p90)}; {steps.tokens_per_second:,.0f} tokens/s"
+    return f"decode, batch {steps.rows}", _seconds(steps.median), text
 
 
-def _verified(verification: Agreement) -> str:
-    text = f"{verification.tokens_equal:,} of {verification.tokens_checked:,} tokens are those of the prefill graph"
-    if verification.tokens_equal == verification.tokens_checked:
-        return text
-    return f"{text} ({verification.tokens_equal / verification.tokens_checked:.2%})" + (
-        f", {verification.explained:,} more within rounding" if verification.exact else ""
-    )
+def _memory(fresh: FreshProcess, ideal: IdealMemory) -> list[tuple[str, str, str]]:
+    peak, split = "unknown", ""
+    if fresh.peak_memory is not None:
+        peak = _bytes(fresh.peak_memory)
+    if fresh.anonymous is not None and fresh.mapped is not None:
+        split = f"; while drawing {_bytes(fresh.anonymous)} of its own + {_bytes(fresh.mapped)} of mapped files"
+    parts = f"{_bytes(ideal.weights)} weights + {_bytes(ideal.cache)} cache: the least it takes"
+    return [
+        ("peak memory", peak, f"of the fresh process{split}"),
+        ("ideal memory", _bytes(ideal.weights + ideal.cache), parts),
+    ]
 
 
-def _rate(tokens_per_second: float) -> str:
-    return f"{tokens_per_second:>9,.0f} tokens/s"
+def _traffic(traffic: Traffic) -> tuple[str, str, str]:
+    text = f"{_bytes(traffic.weights)} weights + {_bytes(traffic.cache)} cache a step at batch 1"
+    text += f"; {traffic.share:.0%} of {traffic.ceiling / 1e9:.1f} GB/s, the fastest read here"
+    if traffic.fits_cache:
+        text += " (they fit the CPU's cache)"
+    return "memory traffic", f"{traffic.reached / 1e9:.1f} GB/s", text
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:,.2f} s" if seconds >= 1 else f"{seconds * 1e3:,.3g} ms"
+def _verified(agreement: Agreement) -> tuple[str, str, str]:
+    text = f"of {agreement.tokens:,} tokens are drawn again from the prefill graph's logits"
+    if agreement.identical < 1:
+        text += f"; the others are up to {agreement.distance:.1g} off in probability"
+    return "verified", f"{_floor(agreement.identical)}%", text
+
+
+def _floor(share: float) -> str:
+    """A percentage that is 100 only when nothing is missing."""
+    return "100" if share == 1 else f"{int(share * 10000) / 100:.2f}"
+
+
+def _machine(machine: Machine) -> list[str]:
+    cores = "" if machine.physical_cores is None else f", {machine.physical_cores} cores"
+    memory = "" if machine.memory is None else f", {_bytes(machine.memory)}"
+    versions = f"igpt-onnx {machine.igpt_onnx}, onnxruntime {machine.onnxruntime}, numpy {machine.numpy}"
+    return [f"{machine.cpu}{cores}{memory}; {machine.system}", f"{versions}, Python {machine.python}"]
+
+
+def _pictures(n: int, noun: str = "picture") -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"

@@ -1,82 +1,121 @@
-"""Memory traffic of a decode step at batch 1, against what this machine can read."""
+"""The memory a decode step must read, against how fast this machine can read: what bounds drawing one picture."""
 
 import json
+import math
 import struct
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from igpt_runtime import names
 from igpt_runtime.bundle import Bundle
-from igpt_runtime.errors import BundleError
-from igpt_runtime.hardware import last_level_cache, read_bandwidth
+from igpt_runtime.hardware import default_threads, last_level_cache
 from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
 
-_TABLES = ("wte.weight", "wpe.weight")  # of which a step reads one row each
-_UNREAD = ("classifier.", "probe.")  # what only the prefill graph reads
+_PAST = "past_key_values."
+# A step looks up a row or two of the embeddings, and has no use for the classifier.
+_NOT_READ = ("wte.", "wpe.", "classifier.", "probe.")
+_MIN_BYTES, _MAX_BYTES = 512 << 20, 2 << 30  # of the array that is read to find the ceiling
+_PASSES = 12
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a decode step at batch 1 reads, and how fast."""
+    """Reading by decode steps at batch 1, on average over the steps."""
 
-    weight_bytes: int  # that a step reads
-    cache_bytes: int  # that a step reads, on average
-    effective: float  # bytes/s: both over the median step
-    ceiling: float  # bytes/s, measured with as many threads
-    share: float  # effective / ceiling; the ceiling binds only what the processor's cache does not hold
-    in_cache: bool | None  # whether both fit the last-level cache; None if its size is not known
+    weights: int  # bytes a step must read
+    cache: int  # bytes a step must read
+    reached: float  # bytes/s: both over the median time of a step
+    ceiling: float  # bytes/s: the fastest that NumPy read a large array here, with one thread per physical core
+    share: float  # reached over ceiling
+    fits_cache: bool | None  # weights and cache fit the CPU's last-level cache, so memory is no bound; None if unknown
 
 
-def measure_traffic(bundle: Bundle, slots: float, seconds: float, threads: int) -> Traffic:
-    """Measure the ceiling and relate a step to it.
+@dataclass(frozen=True)
+class IdealMemory:
+    """The least host memory that drawing takes."""
 
-    slots: filled cache slots that a step reads, on average; seconds: of a step.
+    weights: int  # bytes of the weights file, once
+    cache: int  # bytes of the keys and values: the given part's once, and each row's own
 
-    Raises:
-        BundleError: the weights file cannot be understood.
+
+def measure_traffic(bundle: Bundle, slots: float, step: float) -> Traffic:
+    """Compare decode steps at batch 1 with the read bandwidth of this machine, which is measured here.
+
+    slots: filled cache slots that a step attends to, on average; step: its median seconds.
     """
-    weights = weight_bytes(bundle.path / WEIGHTS_FILE)
-    cache = round(slots * slot_bytes(bundle.manifest))
-    effective, ceiling = (weights + cache) / seconds, read_bandwidth(threads)
-    fits = last_level_cache()
-    in_cache = None if fits is None else weights + cache <= fits
-    return Traffic(weights, cache, effective, ceiling, effective / ceiling, in_cache)
+    weights, cache = step_weights(bundle), round(slots * slot_bytes(bundle.manifest))
+    reached, ceiling, llc = (weights + cache) / step, read_bandwidth(default_threads()), last_level_cache()
+    fits = None if llc is None else weights + cache <= llc
+    return Traffic(weights, cache, reached, ceiling, reached / ceiling, fits)
 
 
-def slot_bytes(manifest: Manifest) -> int:
-    """Bytes of one slot of one row of the decode graph's cache, all layers together."""
-    specs = {spec.name: spec for spec in manifest.graphs[names.DECODE].inputs}
-    past = [specs[name] for name in names.past_names(manifest.config)]
-    # [batch, n_head, n_positions, head_dim]
-    return sum(int(spec.shape[1]) * int(spec.shape[3]) * np.dtype(spec.dtype).itemsize for spec in past)
+def ideal_memory(bundle: Bundle, rows: int, kept: int) -> IdealMemory:
+    """What `rows` completions of `kept` given tokens, drawn at once, must hold."""
+    positions = kept + rows * (bundle.manifest.config.n_positions - kept)
+    return IdealMemory(bundle.manifest.files[WEIGHTS_FILE].size, positions * slot_bytes(bundle.manifest))
 
 
 def cache_dtype(manifest: Manifest) -> str:
-    """NumPy's name of the type of the decode graph's cache."""
-    (dtype,) = {
-        spec.dtype for spec in manifest.graphs[names.DECODE].inputs if spec.name in names.past_names(manifest.config)
-    }
-    return dtype
+    """NumPy's name of the type that cached keys and values are stored in. A bundle without a decode graph has none."""
+    return next((spec.dtype for spec in _past(manifest)), "none")
 
 
-def weight_bytes(path: Path) -> int:
-    """Bytes of a safetensors file that a decode step of one token reads: all but the classifier and unused embeddings.
-
-    Raises:
-        BundleError: it is not a safetensors file.
-    """
+def slot_bytes(manifest: Manifest) -> int:
+    """Bytes of the cache that one position of one row takes, over all layers."""
     total = 0
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-        for name, tensor in header.items():
-            if name == "__metadata__" or name.startswith(_UNREAD):
-                continue
-            begin, end = tensor["data_offsets"]
-            total += (end - begin) // (tensor["shape"][0] if name in _TABLES else 1)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError) as error:
-        raise BundleError(f"{path} is not a safetensors file ({error}); export the bundle again") from error
+    for spec in _past(manifest):
+        fixed = [size for size in spec.shape if isinstance(size, int)]
+        total += math.prod(fixed) // manifest.config.n_positions * np.dtype(spec.dtype).itemsize
     return total
+
+
+def _past(manifest: Manifest) -> list[names.TensorSpec]:
+    graph = manifest.graphs.get(names.DECODE)
+    return [spec for spec in graph.inputs if spec.name.startswith(_PAST)] if graph else []
+
+
+def step_weights(bundle: Bundle) -> int:
+    """Bytes of the weights that every decode step reads in full, from the header of the weights file."""
+    with (bundle.path / WEIGHTS_FILE).open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        tensors: dict[str, Any] = json.loads(file.read(length))
+    spans = (tensor["data_offsets"] for name, tensor in tensors.items() if _is_read(name))
+    return sum(end - begin for begin, end in spans)
+
+
+def _is_read(tensor: str) -> bool:
+    return tensor != "__metadata__" and not tensor.startswith(_NOT_READ)
+
+
+def read_bandwidth(threads: int, size: int | None = None) -> float:
+    """The fastest that `threads` threads read an array of `size` bytes (None: much larger than the caches), bytes/s.
+
+    Of several passes of two kernels the best one counts: disturbances only ever make reading slower, and which kernel
+    is faster differs between machines.
+    """
+    size = size or min(max(_MIN_BYTES, 4 * (last_level_cache() or 0)), _MAX_BYTES)
+    array = np.ones(size // 8 * 2, np.float32)  # not zeros, for which the system may keep a single page
+    parts = np.array_split(array, threads)
+    kernels: tuple[Callable[[npt.NDArray[np.float32]], object], ...] = (_dot, _sum)
+    fastest = math.inf
+    with ThreadPoolExecutor(threads) as pool:
+        for kernel in kernels:
+            for _ in range(_PASSES):
+                begin = time.perf_counter()
+                list(pool.map(kernel, parts))
+                fastest = min(fastest, time.perf_counter() - begin)
+    return array.nbytes / fastest
+
+
+def _dot(part: npt.NDArray[np.float32]) -> object:
+    return np.dot(part, part)
+
+
+def _sum(part: npt.NDArray[np.float32]) -> object:
+    return np.add.reduce(part[: part.size // 2 * 2].view(np.int64))  # as integers, which NumPy adds faster
