@@ -106,8 +106,9 @@ def _report(manifest: Manifest) -> list[str]:
         for graph in manifest.graphs
         if (key := f"{graph}_max_abs_diff") in report
     ]
-    for graph in ("prefill", "decode") if manifest.certificate else ():
-        loss = manifest.certificate[graph]["held_out"]
+    certificate = manifest.certificate or {}
+    for graph in certificate.keys() & {"prefill", "decode"}:
+        loss = certificate[graph]["held_out"]
         lines.append(
             f"{manifest.precision} {graph}: {loss['increase']:+.4f} nats per token, KL {loss['kl_divergence']:.2g}, "
             f"top-1 agreement {loss['top1_agreement']:.2%} on {loss['pictures']} held-out pictures"

@@ -122,14 +122,8 @@ class Attention(nn.Module):
         self.n_head, self.scale = config.n_head, config.attention_scale(layer)
         self.c_attn = linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = linear(config.n_embd, config.n_embd)
-        if int8_cache:
-            self.k_scale = _constant(1, config.n_head, 1, config.head_dim)
-            self.v_scale = _constant(1, config.n_head, 1, config.head_dim)
-
-    @property
-    def cache_scales(self) -> CacheScales | None:
-        """Scales of an int8 cache."""
-        return (self.k_scale, self.v_scale) if hasattr(self, "k_scale") else None
+        self.k_scale = _constant(1, config.n_head, 1, config.head_dim) if int8_cache else None
+        self.v_scale = _constant(1, config.n_head, 1, config.head_dim) if int8_cache else None
 
     def forward(self, x: Tensor, past: Cache | None, past_length: Tensor, prefix: Cache | None) -> tuple[Tensor, Cache]:
         qkv = self.c_attn(x)
@@ -137,7 +131,8 @@ class Attention(nn.Module):
             return self.c_proj(causal_attention(qkv, self.n_head, self.scale)), ()
         n_head, scale, own = self.n_head, self.scale, (past[0], past[1])
         # A float cache may be asked of a model with int8 scales: prefill quantises it afterwards.
-        scales = self.cache_scales if past[0].dtype == torch.int8 else None
+        quantized = past[0].dtype == torch.int8 and self.k_scale is not None and self.v_scale is not None
+        scales = (self.k_scale, self.v_scale) if quantized else None
         if prefix is None:
             mixed, key, value = cached_attention(qkv, *own, past_length, n_head, scale, scales)
         else:

@@ -137,7 +137,7 @@ def cached_attention(
     if torch.compiler.is_exporting():
         total = (past_length + sequence).to(torch.int32)
         seqlens_k = (total - 1).expand(batch)
-        attrs = {"num_heads": n_head, "kv_num_heads": n_head, "scale": scale}
+        attrs: dict[str, Any] = {"num_heads": n_head, "kv_num_heads": n_head, "scale": scale}
         inputs: tuple[Tensor | None, ...] = (qkv, None, None, past_key, past_value, seqlens_k, total)
         if scales is not None:
             kind = "PER_CHANNEL"
@@ -174,9 +174,10 @@ def shared_prefix_attention(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Self-attention of one new token a row over a prefix that all rows share and the row's own tokens since.
 
-    qkv: [batch, 1, 3 * n_embd]; prefix: key and value, float [1, n_head, prefix, head_dim], those of an int8 cache not
-    yet times their scales; own: key and value of the own tokens, [batch, n_head, capacity, head_dim + SHARED_CHANNELS],
-    of which slot 0 is the sentinel; past_length: tokens before this one, the prefix included.
+    qkv: [batch, 1, 3 * n_embd]; prefix: key [1, n_head, prefix, head_dim] and value [1, n_head, head_dim, prefix],
+    float, those of an int8 cache not yet times their scales; own: key and value of the own tokens, [batch, n_head,
+    capacity, head_dim + SHARED_CHANNELS], of which slot 0 is the sentinel; past_length: tokens before this one, the
+    prefix included.
     Returns the mixed values [batch, 1, n_embd] and the own cache.
 
     The prefix takes part as real matrix products over all rows. Two softmaxes are merged by their weights' sums: the
@@ -190,27 +191,30 @@ def shared_prefix_attention(
     """
     batch, head_dim = qkv.shape[0], prefix[0].shape[3]
     heads = qkv.reshape(batch, 3 * n_head, head_dim)
-    query = heads[:, :n_head].transpose(0, 1)  # [n_head, batch, head_dim]
+    # The prefix is the left factor of both products, which the kernel reads as it lies, while it would rearrange a
+    # right one at every step; and it stays four-dimensional, as taking its only row would copy it.
+    query = heads[:, :n_head].permute(1, 2, 0)[None] * scale  # [1, n_head, head_dim, batch]
     if scales is not None:
-        query = query * scales[0][0]
-    scores = (query @ prefix[0][0].transpose(1, 2)) * scale  # [n_head, batch, prefix]
-    peak = scores.amax(-1, keepdim=True)
-    weights = torch.softmax(scores, -1)
-    prefix_mixed = weights @ prefix[1][0]  # [n_head, batch, head_dim]
+        query = query * scales[0].transpose(2, 3)
+    scores = prefix[0] @ query  # [1, n_head, prefix, batch]
+    peak = scores.amax(2, keepdim=True)
+    weights = torch.exp(scores - peak)
+    r = 1 / weights.sum(2, keepdim=True)
+    prefix_mixed = (prefix[1] @ weights) * r  # [1, n_head, head_dim, batch]
     if scales is not None:
-        prefix_mixed = prefix_mixed * scales[1][0]
-    r = weights.amax(-1, keepdim=True)
+        prefix_mixed = prefix_mixed * scales[1].transpose(2, 3)
     # The extra channels: the query's first one meets the sentinel key's one, every other key has zero there.
-    extra = functional.pad(peak.transpose(0, 1) / scale, (0, SHARED_CHANNELS - 1, 0, 2 * n_head))
+    extra = functional.pad(peak[0].permute(2, 0, 1) / scale, (0, SHARED_CHANNELS - 1, 0, 2 * n_head))
     widened = torch.cat([heads, extra], -1).reshape(batch, 1, -1)
     if scales is not None:
         scales = tuple(functional.pad(s, (0, SHARED_CHANNELS), value=1 / 127) for s in scales)  # type: ignore[assignment]
     own_length = past_length - prefix[0].shape[2] + 1  # and the sentinel
     mixed, key, value = cached_attention(widened, *own, own_length, n_head, scale, scales)
-    by_head = mixed.reshape(batch, n_head, -1).transpose(0, 1)
+    by_head = mixed.reshape(batch, n_head, -1)
     own_mixed, w = by_head[..., :head_dim], by_head[..., head_dim : head_dim + 1]
+    r, prefix_mixed = r[0].permute(2, 0, 1), prefix_mixed[0].permute(2, 0, 1)  # [batch, n_head, ...]
     merged = (r * own_mixed + w * prefix_mixed) / (r + w * (1 - r))
-    return merged.transpose(0, 1).reshape(batch, 1, -1), key, value
+    return merged.reshape(batch, 1, -1), key, value
 
 
 def causal_attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:

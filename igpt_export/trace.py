@@ -58,7 +58,8 @@ class Prefill(nn.Module):
         return [*outputs, *(self._quantized(present) if self.int8_cache else present)]
 
     def _quantized(self, present: list[Tensor]) -> list[Tensor]:
-        scales = [scale for block in self.model.h for scale in block.attn.cache_scales]
+        parameters = dict(self.model.named_parameters())
+        scales = [parameters[f"h.{i}.attn.{kind}_scale"] for i in range(self.model.config.n_layer) for kind in "kv"]
         return [quantize_cache(tensor, scale) for tensor, scale in zip(present, scales, strict=True)]
 
 

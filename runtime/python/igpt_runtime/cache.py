@@ -17,7 +17,8 @@ class Cache:
     """The cache of some rows: all their tokens' slots, or a prefix that all rows share and the slots of their own."""
 
     own: Slots  # each [rows, n_head, capacity, channels], float32 or int8
-    prefix: list[npt.NDArray[np.float32]] = field(default_factory=list)  # each [1, n_head, prefix, head_dim]
+    # Keys [1, n_head, prefix, head_dim] and values [1, n_head, head_dim, prefix].
+    prefix: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -46,7 +47,8 @@ def new_cache(manifest: Manifest, rows: int, slots: Slots | None = None) -> Cach
 def share_prefix(manifest: Manifest, rows: int, slots: Slots) -> Cache:
     """A cache of `rows` rows that share `slots` (of one row, [1, n_head, length, head_dim]), stored once."""
     config = manifest.config
-    prefix = [np.ascontiguousarray(part, np.float32) for part in slots]
+    columns = (part.swapaxes(2, 3) if i % 2 else part for i, part in enumerate(slots))
+    prefix = [np.ascontiguousarray(part, np.float32) for part in columns]
     capacity = config.n_positions - prefix[0].shape[2] + 1  # and the sentinel
     shape = (rows, config.n_head, capacity, config.head_dim + names.SHARED_CHANNELS)
     own: Slots = [np.zeros(shape, manifest.cache_dtype) for _ in prefix]

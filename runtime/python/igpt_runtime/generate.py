@@ -18,7 +18,7 @@ from igpt_runtime.session import Session, import_onnxruntime
 
 Tokens = npt.NDArray[np.int64]
 
-_SHARED_ROWS = 2  # from so many rows on, sharing the prefix is faster than a copy for each
+_SHARED_ROWS = 6  # from so many rows on, sharing the prefix is faster than a copy for each
 _SHARED_PREFIX = 16  # from so many given tokens on
 _MAX_N = 1 << 16  # samples of one request: a bound on the memory it takes, far above any use
 _FLOAT32 = np.finfo(np.float32)
@@ -145,10 +145,10 @@ class DecodeStep:
         self._input(names.TEMPERATURE, np.array(min(options.temperature, float(_FLOAT32.max)), np.float32))
         self._input(names.TOP_K, np.array(min(options.top_k, config.n_clusters), np.int64))
         self._input(names.TOP_P, np.array(options.top_p, np.float32))
-        for name, part in zip(names.prefix_names(config), cache.prefix, strict=False):
-            self._input(name, part)
-        for past, present, part in zip(names.past_names(config), names.present_names(config), cache.own, strict=True):
-            self._input(past, part, output=present)
+        for name, prefix in zip(names.prefix_names(config), cache.prefix, strict=False):
+            self._input(name, prefix)
+        for past, present, own in zip(names.past_names(config), names.present_names(config), cache.own, strict=True):
+            self._input(past, own, output=present)
         self._tokens = np.zeros((cache.rows, 1), np.int64)
         self._fed = self._view(self._tokens)
         self._binding.bind_ortvalue_output(names.NEXT_IDS, self._fed)

@@ -117,6 +117,13 @@ def decode_outputs(config: ImageGPTConfig, cache_dtype: str = "float32") -> list
     return [*_sampled(config), *_cache(present_names(config), cache_dtype, shape)]
 
 
+def _prefix(config: ImageGPTConfig) -> list[TensorSpec]:
+    """Keys with a slot a row, values with a slot a column: both are left factors of a product."""
+    slots, columns = (1, config.n_head, PREFIX, config.head_dim), (1, config.n_head, config.head_dim, PREFIX)
+    named = prefix_names(config)
+    return [TensorSpec(name, "float32", columns if i % 2 else slots) for i, name in enumerate(named)]
+
+
 def _own_slots(config: ImageGPTConfig) -> tuple[int | str, ...]:
     return (BATCH, config.n_head, CAPACITY, config.head_dim + SHARED_CHANNELS)
 
@@ -126,7 +133,7 @@ def shared_inputs(config: ImageGPTConfig, cache_dtype: str = "float32") -> list[
     return [
         TensorSpec(INPUT_IDS, "int64", (BATCH, 1)),
         TensorSpec(PAST_LENGTH, "int64", ()),
-        *_cache(prefix_names(config), "float32", (1, config.n_head, PREFIX, config.head_dim)),
+        *_prefix(config),
         *_cache(past_names(config), cache_dtype, _own_slots(config)),
         *_sampling_inputs(),
     ]
