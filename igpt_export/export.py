@@ -1,6 +1,7 @@
 """Checkpoint in, verified bundle out."""
 
 import importlib.metadata
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from igpt_runtime.session import import_onnxruntime, is_installed
 
 _TOOLS = ("igpt-onnx", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 MAX_LOSS_INCREASE = 0.04  # nats per token: what the published large model gains over the small one
+
+_SHOW_SECONDS = 3
 
 
 def export_bundle(
@@ -84,14 +87,13 @@ def export_bundle(
 
 
 def _counted(stage: Callable[[str], None], name: str, unit: str, divisor: int = 1) -> Callable[[int, int], None]:
-    """A progress function that shows how much of a stage is done, at every tenth."""
-    shown = 0
+    """A progress function that says, every few seconds, how much of a stage is done."""
+    shown = time.monotonic()
 
     def show(done: int, total: int) -> None:
         nonlocal shown
-        tenth = 10 * done // total
-        if tenth > shown:
-            shown = tenth
+        if time.monotonic() - shown >= _SHOW_SECONDS:
+            shown = time.monotonic()
             stage(f"{name}: {done / divisor:,.0f} of {total / divisor:,.0f} {unit}")
 
     return show

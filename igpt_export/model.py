@@ -131,8 +131,9 @@ class Attention(nn.Module):
             return self.c_proj(causal_attention(qkv, self.n_head, self.scale)), ()
         n_head, scale, own = self.n_head, self.scale, (past[0], past[1])
         # A float cache may be asked of a model with int8 scales: prefill quantises it afterwards.
-        quantized = past[0].dtype == torch.int8 and self.k_scale is not None and self.v_scale is not None
-        scales = (self.k_scale, self.v_scale) if quantized else None
+        scales: CacheScales | None = None
+        if past[0].dtype == torch.int8 and self.k_scale is not None and self.v_scale is not None:
+            scales = self.k_scale, self.v_scale
         if prefix is None:
             mixed, key, value = cached_attention(qkv, *own, past_length, n_head, scale, scales)
         else:

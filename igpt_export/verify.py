@@ -54,9 +54,14 @@ def verify_bundle(
     report = {"prefill_max_abs_diff": differences[0], "tolerance": tolerance, "sequence": float(sequence)}
     split = max(sequence - _STEPS, min(1, sequence - 1))
     if names.DECODE in session.manifest.graphs:
-        for key, shared in (("decode_max_abs_diff", False), ("decode_shared_max_abs_diff", True)):
-            if split or not shared:
-                logits = np.stack([_steps(session, row, split, shared=shared) for row in tokens])
+        # All prefill first: it and a decode graph would each have the weights in memory.
+        slots = [prefill(session, row[1 : split + 1]) for row in tokens]
+        for key, start in (("decode_max_abs_diff", new_cache), ("decode_shared_max_abs_diff", share_prefix)):
+            if split or start is new_cache:
+                caches = [start(session.manifest, _ROWS, part) for part in slots]
+                logits = np.stack(
+                    [_steps(session, row, split, own) for row, own in zip(tokens[:, split:], caches, strict=True)]
+                )
                 report[key] = _difference(expected[names.LOGITS][:, split:], logits, "decode logits", tolerance)
     return report
 
@@ -86,14 +91,12 @@ def _reference(
     return {name: value.numpy() for name, value in expected.items()}
 
 
-def _steps(session: Session, inputs: Tokens, split: int, *, shared: bool) -> Array:
-    """Prefill the first `split` of `inputs` [sequence], feed all rows the others; logits [steps, n_clusters]."""
-    slots = prefill(session, inputs[1 : split + 1])
-    cache: Cache = (share_prefix if shared else new_cache)(session.manifest, _ROWS, slots)
+def _steps(session: Session, inputs: Tokens, first: int, cache: Cache) -> Array:
+    """Feed `inputs` [steps], whose first is at position `first`, one by one to all rows; logits [steps, n_clusters]."""
     step = DecodeStep(session, cache, GenerationOptions(), with_logits=True)
     logits = []
-    for position in range(split, len(inputs)):
-        step(np.full((_ROWS, 1), inputs[position]), position, np.zeros(_ROWS, np.float32))
+    for position, token in enumerate(inputs, start=first):
+        step(np.full((_ROWS, 1), token), position, np.zeros(_ROWS, np.float32))
         logits.append(step.logits()[-1].copy())
     return np.stack(logits)
 

@@ -52,15 +52,16 @@ def run(*arguments: object) -> tuple[str, str]:
 def test_export_to_the_default_output(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     stdout, stderr = run("--checkpoint", tiny_checkpoint)
-    prefill, decode, output = stdout.splitlines()
+    prefill, decode, shared, output = stdout.splitlines()
     assert prefill.startswith("verified prefill: largest difference ") and " over 64 positions" in prefill
-    assert decode.startswith("verified decode:  largest difference ") and " over 64 positions" in decode
+    assert decode.startswith("verified decode: largest difference ") and " over 64 positions" in decode
+    assert shared.startswith("verified decode_shared: largest difference ") and " over 64 positions" in shared
     assert output == "models/tiny-fp32"
     stages = ["writing weights", "tracing graphs", "verifying against torch"]
     assert stderr.splitlines() == ["starting: loading torch ...", *(f"exporting: {stage} ..." for stage in stages)]
     bundle = Path(output)
     assert {path.name for path in bundle.iterdir()} == {
-        "manifest.json", "prefill.onnx", "decode.onnx", "weights.safetensors"
+        "manifest.json", "prefill.onnx", "decode.onnx", "decode_shared.onnx", "weights.safetensors"
     }  # fmt: skip
     assert [path.name for path in Path("models").iterdir()] == ["tiny-fp32"]  # no staging directory
     (tmp_path / "file").touch()

@@ -111,12 +111,14 @@ def test_command_line_with_a_wrong_onnxruntime(
     assert expected in done.stderr and "pip install" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_completing_opens_the_decode_graph_only(tiny_bundle: Path, checked: list[str]) -> None:
+def test_completing_opens_what_it_uses(tiny_bundle: Path, checked: list[str]) -> None:
     session = open_session(tiny_bundle, device="cpu")
     assert checked == []
     for _ in range(2):
         complete(session, PICTURE, GenerationOptions(1))
-    assert checked == ["weights.safetensors", "decode.onnx"]
+    assert checked == ["weights.safetensors", "prefill.onnx", "decode.onnx"]
+    complete(session, PICTURE, GenerationOptions(8))
+    assert checked[3:] == ["decode_shared.onnx"]
 
 
 def test_features_open_the_prefill_graph_only(tiny_bundle: Path, checked: list[str]) -> None:

@@ -36,7 +36,7 @@ class Session:
         self._required = _CUDA if device == "cuda" else None
         self._threads = threads
         self._graphs: dict[str, onnxruntime.InferenceSession] = {}
-        self._weights_checked = False
+        self._paths: dict[str, Path] = {}  # of the graphs that were checked
 
     @property
     def manifest(self) -> Manifest:
@@ -51,14 +51,19 @@ class Session:
             DeviceError: CUDA was asked for and ONNX Runtime did not start it.
         """
         if name not in self._graphs:
-            path = self.bundle.graph_path(name)
-            if not self._weights_checked:
-                self.bundle.check_file(WEIGHTS_FILE)
-                self._weights_checked = True
+            path = self._checked(name)
             for other in _DECODERS - {name} if name in _DECODERS else ():
                 self._graphs.pop(other, None)  # each packs the weights: one copy is enough
             self._graphs[name] = self._open(path, packed=name in _DECODERS)
         return self._graphs[name]
+
+    def _checked(self, name: str) -> Path:
+        """The file of a graph, after a look at it, and before at the weights, the first time."""
+        if name not in self._paths:
+            if not self._paths:
+                self.bundle.check_file(WEIGHTS_FILE)
+            self._paths[name] = self.bundle.graph_path(name)
+        return self._paths[name]
 
     @contextlib.contextmanager
     def borrowed(self, name: str) -> Iterator["onnxruntime.InferenceSession"]:

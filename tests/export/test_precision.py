@@ -1,0 +1,156 @@
+"""Bundles below fp32: what is rounded how, what it costs, and when that is too much."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torch.nn import functional
+
+from igpt_export.calibration import load_pictures, observe
+from igpt_export.certificate import compare
+from igpt_export.checkpoint import load_checkpoint
+from igpt_export.cli import main
+from igpt_export.model import NIBBLE_BLOCK
+from igpt_export.precision import Precision
+from igpt_export.quantize import QuantizedTensors
+from igpt_runtime import open_bundle
+
+BundleOf = Callable[[str, str], Path]
+Rounded = tuple[torch.Tensor, torch.Tensor, QuantizedTensors]
+LINEAR = "h.1.mlp.c_fc"
+
+
+def failure(*arguments: object) -> str:
+    """The one line that the command fails with."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 1 and result.stdout == "", result.output
+    return next(line for line in result.stderr.splitlines() if line.startswith("Error: "))
+
+
+@pytest.mark.parametrize(("weights", "kv_cache"), [("int8", "int8"), ("int4", "fp32"), ("fp32", "int8")])
+def test_certificate_is_complete(bundle_of: BundleOf, weights: str, kv_cache: str) -> None:
+    manifest = open_bundle(bundle_of(weights, kv_cache)).manifest
+    assert (manifest.precision, manifest.kv_cache) == (weights, kv_cache)
+    certificate = manifest.certificate
+    assert certificate is not None and certificate["pictures"] == "64 handwritten digits"
+    assert len(certificate["largest_activation"]) == 3 and min(certificate["largest_activation"]) > 0
+    for graph in ("prefill", "decode"):
+        for part in ("calibration", "held_out"):
+            loss = certificate[graph][part]
+            assert loss["pictures"] == 32
+            assert loss["increase"] == pytest.approx(loss["nats_per_token"] - loss["nats_per_token_fp32"])
+            exact = weights == "fp32" and graph == "prefill"  # its logits do not come from the cache
+            assert loss["kl_divergence"] < 1e-9 if exact else 1e-9 < loss["kl_divergence"] < 2
+            assert loss["top1_agreement"] == 1 if exact else 0.3 < loss["top1_agreement"] <= 1
+
+
+def test_exact_bundles_have_no_certificate(tiny_bundle: Path) -> None:
+    assert open_bundle(tiny_bundle).manifest.certificate is None
+
+
+def test_compare_is_cross_entropy_and_kl_divergence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    reference, logits = (torch.randn(2, 5, 7, generator=generator) for _ in range(2))
+    tokens = torch.randint(7, (2, 5), generator=generator)
+    loss = compare(reference.numpy(), logits.numpy(), tokens.numpy())
+    flat = [functional.log_softmax(t.double().flatten(0, 1), -1) for t in (logits, reference)]
+    assert loss.nats_per_token == pytest.approx(float(functional.nll_loss(flat[0], tokens.flatten())))
+    assert loss.nats_per_token_fp32 == pytest.approx(float(functional.nll_loss(flat[1], tokens.flatten())))
+    expected = float(functional.kl_div(*flat, reduction="batchmean", log_target=True))
+    assert loss.kl_divergence == pytest.approx(expected)
+    assert loss.top1_agreement == float((logits.argmax(-1) == reference.argmax(-1)).double().mean())
+
+
+@pytest.fixture(scope="module")
+def rounded(tiny_checkpoint: Path) -> Callable[[str], Rounded]:
+    """A function from a precision to a matrix of the checkpoint, the mean squares of its inputs, the rounded tensors."""
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    observation, _ = observe(checkpoint, load_pictures(checkpoint, None))
+    weight = checkpoint.tensors[f"{LINEAR}.weight"]
+    return lambda name: (
+        weight,
+        observation.power[LINEAR],
+        QuantizedTensors(checkpoint.tensors, checkpoint.config, Precision(name, "int8"), observation),
+    )
+
+
+def test_bytes_are_the_nearest_levels(rounded: Callable[[str], Rounded]) -> None:
+    weight, _, tensors = rounded("int8")
+    levels, scale = tensors[f"{LINEAR}.weight"], tensors[f"{LINEAR}.weight_scale"]
+    assert levels.dtype == torch.int8 and levels.shape == weight.shape and scale.shape == weight.shape[1:]
+    assert ((levels * scale - weight).abs() <= scale / 2 * (1 + 1e-5)).all()
+    assert (levels.abs().amax(0) == 127).all()
+
+
+def test_nibbles_beat_plain_rounding(rounded: Callable[[str], Rounded]) -> None:
+    weight, power, tensors = rounded("int4")
+    stored, scale = tensors[f"{LINEAR}.weight"], tensors[f"{LINEAR}.weight_scale"]
+    n_in, n_out = weight.shape
+    block = min(NIBBLE_BLOCK, n_in)
+    assert stored.dtype == torch.uint8 and stored.shape == (n_out, n_in // block, block // 2)
+    levels = torch.stack([stored & 15, stored >> 4], -1).flatten(2).float() - 8
+    ours = (levels * scale[..., None]).flatten(1).t()
+    step = weight.abs().amax(0) / 7
+    plain = torch.round(weight / step) * step
+    ours_error, plain_error = ((power[:, None] * (w - weight) ** 2).mean() for w in (ours, plain))
+    assert ours_error < 0.9 * plain_error
+
+
+def test_every_tensor_has_the_announced_shape(
+    rounded: Callable[[str], Rounded],
+) -> None:
+    for name in ("fp32", "int8", "int4"):
+        *_, tensors = rounded(name)
+        assert {k: (t.dtype, tuple(t.shape)) for k, t in tensors.items()} == tensors.shapes
+
+
+def test_a_loss_above_the_limit_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    message = failure(
+        "--checkpoint", tiny_checkpoint, "--precision", "int4", "--max-loss-increase", "-1", "--output", output
+    )
+    assert "nats per token (prefill, 64 handwritten digits), more than --max-loss-increase -1" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_calibration_pictures_of_the_user(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(5):
+        Image.fromarray(generator.integers(0, 255, (9, 12, 3), dtype=np.uint8)).save(pictures / f"{i}.png")
+    (pictures / "notes.txt").write_text("not a picture")
+    arguments = ["--checkpoint", tiny_checkpoint, "--precision", "int8", "--kv-cache", "fp32"]
+    arguments += ["--calibration", pictures, "--max-loss-increase", "9", "--output", tmp_path / "bundle", "--json"]
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    certificate = json.loads(result.stdout)["certificate"]
+    assert certificate["pictures"] == "5 pictures of pictures"
+    assert [certificate["decode"][part]["pictures"] for part in ("calibration", "held_out")] == [3, 2]
+
+
+def test_bad_calibration_pictures(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    arguments = ("--checkpoint", tiny_checkpoint, "--precision", "int8", "--calibration", pictures)
+    assert f"--calibration {pictures} cannot be read (No such file or directory)" in failure(*arguments)
+    pictures.mkdir()
+    Image.new("RGB", (8, 8)).save(pictures / "a.png")
+    assert f"--calibration {pictures} holds 1 pictures; at least 2 are needed" in failure(*arguments)
+    (pictures / "b.png").write_bytes(b"no picture")
+    assert "--calibration: " in failure(*arguments) and "b.png" in failure(*arguments)
+
+
+def test_a_width_the_kernels_do_not_take(write_checkpoint: Callable[..., Path]) -> None:
+    checkpoint = write_checkpoint(fields={"n_embd": 24, "n_head": 3})
+    message = failure("--checkpoint", checkpoint, "--precision", "int4")
+    assert message == "Error: int4 needs n_embd to be a multiple of 16, it is 24; use --precision fp32"
+
+
+def test_default_names_say_the_precision() -> None:
+    assert [str(Precision("fp32", "fp32")), str(Precision("int8", "int8"))] == ["fp32", "int8"]
+    assert [str(Precision("fp32", "int8")), str(Precision("int4", "fp32"))] == ["fp32-kv-int8", "int4-kv-fp32"]
