@@ -25,7 +25,7 @@ Tokens = npt.NDArray[np.int64]
 TOLERANCE, COARSE_TOLERANCE = 1e-4, 5e-2
 _SEQUENCE = 64  # positions compared
 _STEPS = 8  # of them, how many the decode graph takes one by one
-_ROWS = 2
+_SEQUENCES, _ROWS = 2, 2  # compared; and rows that each is decoded in
 
 
 def verify_bundle(
@@ -42,12 +42,11 @@ def verify_bundle(
     """
     tolerance = TOLERANCE if precision.is_exact else COARSE_TOLERANCE
     sequence = min(_SEQUENCE, config.n_positions)
-    tokens = np.random.default_rng(0).integers(0, config.n_clusters, (_ROWS, sequence))
+    tokens = np.random.default_rng(0).integers(0, config.n_clusters, (_SEQUENCES, sequence))
     tokens[:, 0] = config.sos
     expected = _reference(tensors, config, classifier, precision, tokens)
     session = open_session(directory, device="cpu")
-    with session.borrowed(names.PREFILL) as graph:
-        outputs = graph.run(list(expected), {names.INPUT_IDS: tokens})
+    outputs = _prefilled(session, list(expected), tokens)
     differences = [
         _difference(expected[name], value, name, tolerance) for name, value in zip(expected, outputs, strict=True)
     ]
@@ -58,9 +57,11 @@ def verify_bundle(
         slots = [prefill(session, row[1 : split + 1]) for row in tokens]
         for key, start in (("decode_max_abs_diff", new_cache), ("decode_shared_max_abs_diff", share_prefix)):
             if split or start is new_cache:
-                caches = [start(session.manifest, _ROWS, part) for part in slots]
                 logits = np.stack(
-                    [_steps(session, row, split, own) for row, own in zip(tokens[:, split:], caches, strict=True)]
+                    [
+                        _steps(session, row[split:], split, start(session.manifest, _ROWS, part))
+                        for row, part in zip(tokens, slots, strict=True)
+                    ]
                 )
                 report[key] = _difference(expected[names.LOGITS][:, split:], logits, "decode logits", tolerance)
     return report
@@ -89,6 +90,13 @@ def _reference(
     if model.classifier is not None and classifier is not None:
         expected[names.CLASS_LOGITS] = model.classifier(features[:, classifier.layer])
     return {name: value.numpy() for name, value in expected.items()}
+
+
+def _prefilled(session: Session, outputs: list[str], tokens: Tokens) -> list[Array]:
+    """Outputs of the prefill graph, which is closed, and its memory free, when this returns."""
+    with session.borrowed(names.PREFILL) as graph:
+        result: list[Array] = graph.run(outputs, {names.INPUT_IDS: tokens})
+    return result
 
 
 def _steps(session: Session, inputs: Tokens, first: int, cache: Cache) -> Array:

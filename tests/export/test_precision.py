@@ -68,7 +68,7 @@ def test_compare_is_cross_entropy_and_kl_divergence() -> None:
 
 @pytest.fixture(scope="module")
 def rounded(tiny_checkpoint: Path) -> Callable[[str], Rounded]:
-    """A function from a precision to a matrix of the checkpoint, the mean squares of its inputs, the rounded tensors."""
+    """A function from a precision to a matrix, the mean squares of its inputs, and the rounded tensors."""
     checkpoint = load_checkpoint(tiny_checkpoint)
     observation, _ = observe(checkpoint, load_pictures(checkpoint, None))
     weight = checkpoint.tensors[f"{LINEAR}.weight"]
