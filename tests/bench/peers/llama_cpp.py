@@ -102,9 +102,7 @@ class LlamaCpp(Stepper):
         super().__init__(shape)
         llama_cpp.llama_log_set(_QUIET, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
-        self.model = llama_cpp.llama_model_load_from_file(
-            str(model).encode(), llama_cpp.llama_model_default_params()
-        )
+        self.model = llama_cpp.llama_model_load_from_file(str(model).encode(), llama_cpp.llama_model_default_params())
         assert self.model, f"llama.cpp cannot load {model}"
         self.threads, self.unified, self.cache_type = threads, unified, cache
         self.context, self.rows = None, 0

@@ -1,6 +1,6 @@
 """Measures one system in this process: one JSON line on stdout, progress on stderr.
 
-Usage, from tests/bench: PYTHON_OF_ITS_ENVIRONMENT -m peers.measure SYSTEM MODEL [--precision P] [--works ...]
+Usage, from tests/bench: PYTHON_OF_ITS_ENVIRONMENT -m peers.measure SYSTEM MODEL [--variant V] [--works ...]
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("system", help="a module of this package")
     parser.add_argument("model", type=Path, help="checkpoint directory; a bundle for the engine")
     parser.add_argument("--shape", type=Path, help="checkpoint directory that says the shape, where MODEL does not")
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--variant", default="fp32", help="which of the system's models or modes")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--works", nargs="*", choices=WORKS, default=list(WORKS))
     parser.add_argument("--partly", nargs="*", choices=WORKS, default=[], help="completions to time on some steps only")
@@ -82,9 +82,9 @@ def main() -> None:
     shape = workload.read_shape(options.shape or options.model)
     module = importlib.import_module(f"peers.{options.system}")
     begin = time.perf_counter()
-    system = module.load(options.model, shape, options.precision, options.threads)
+    system = module.load(options.model, shape, options.variant, options.threads)
     record: dict[str, Any] = {"load_seconds": time.perf_counter() - begin, "works": {}}
-    progress(f"loaded in {record['load_seconds']:.1f} s")
+    progress(f"loaded in {record['load_seconds']:.1f} s; {system.settings}")
     if options.check and not system.proxy:
         save_check(system, options.check)
     for work in options.works:

@@ -1,7 +1,7 @@
 """OpenVINO, through optimum-intel's export: a stateful graph whose attention and cache are one operation.
 
-The cache is OpenVINO's own state, 8 bits a number by default. The given half runs once; the next step's `beam_idx`, made
-for beam search, tells every row to continue that one.
+The cache is OpenVINO's own state, 8 bits a number. The given half runs once; the next step's `beam_idx`,
+made for beam search, tells every row to continue that one.
 """
 
 from importlib.metadata import version
@@ -41,7 +41,11 @@ class OpenVINO(Stepper):
     def __init__(self, model: Path, shape: Shape, threads: int, precision: str | None) -> None:
         """precision: of the arithmetic, f32 or bf16; None leaves OpenVINO's choice."""
         super().__init__(shape)
-        options = {properties.inference_num_threads: threads, hint.performance_mode: hint.PerformanceMode.LATENCY}
+        options = {
+            properties.inference_num_threads: threads,
+            hint.performance_mode: hint.PerformanceMode.LATENCY,
+            hint.kv_cache_precision: openvino.Type.u8,  # faster than f16 with every kind of weights
+        }
         if precision:
             options[hint.inference_precision] = precision
         compiled = openvino.Core().compile_model(model / "openvino_model.xml", "CPU", options)

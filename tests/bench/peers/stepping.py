@@ -1,4 +1,4 @@
-"""The works of `workload.System` for runtimes that offer one step: prefill once, copy the prefix, then step and draw."""
+"""The works of `workload.System` for runtimes that offer one step: prefill once, copy the prefix, step and draw."""
 
 import time
 from abc import ABC, abstractmethod
