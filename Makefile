@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXAMPLE ?= models/demo/examples/seven.png
 
-.PHONY: setup demo embed test test-slow lint typecheck format bench clean
+.PHONY: setup demo embed test test-slow lint typecheck format bench peers clean
 
 setup: $(VENV)/.installed
 
@@ -43,6 +43,14 @@ format: setup
 bench: setup
 	$(BIN)/igpt-export --variant small --random-weights --output build/small-fp32 --force
 	$(BIN)/python tests/bench/half_image.py build/small-fp32 small
+
+# The same work in other runtimes, each in an environment of its own below build/peers: about half an hour at first (one
+# of them is compiled), then 25 minutes for two rounds. Ends with the README's table and plot.
+peers: setup
+	$(BIN)/python tests/bench/peers/setup.py build/peers
+	$(BIN)/igpt-export --variant small --random-weights --output build/small-fp32 --force
+	$(BIN)/python tests/bench/compare.py --bundle fp32=build/small-fp32
+	build/peers/plot/bin/python tests/bench/report.py --plot tests/bench/results/peers.png
 
 clean:
 	rm -rf build dist $(VENV)

@@ -1,0 +1,150 @@
+"""Turns the record of `compare.py` into the README's table and a plot.
+
+Usage: python tests/bench/report.py [--record RECORD] [--readme README] [--plot PNG] [--check]
+The plot needs matplotlib (environment `plot` of peers/setup.py); without --plot nothing but Python is needed.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
+OURS = "igpt-run"
+COLUMNS = (
+    ("8 completions", "complete8"),
+    ("32 completions", "complete32"),
+    ("decode, 1 row", "decode1"),
+    ("8 rows", "decode8"),
+    ("prefill", "prefill"),
+)
+Record = dict[str, Any]
+
+
+def measured(record: Record) -> list[Record]:
+    """The systems that have figures."""
+    return [system for system in record["systems"] if "medians" in system]
+
+
+def cell(system: Record, work: str) -> str:
+    """One figure: seconds of a prefill, tokens a second of the rest, and seconds too of a completion."""
+    figures = system["medians"].get(work)
+    if figures is None:
+        return ""
+    if work == "prefill":
+        return f"{figures['seconds']:.2f} s"
+    speed = f"{figures['tokens_per_second']:.0f}"
+    if work.startswith("decode"):
+        return speed
+    about = "" if figures["in_full"] else "~"
+    return f"{about}{figures['seconds']:.1f} s ({about}{speed})"
+
+
+def difference(system: Record) -> str:
+    """How far the logits are from the reference's."""
+    if system["proxy"]:
+        return "proxy"
+    if not system.get("difference"):
+        return ""
+    return f"{system['difference']['logits']:.0e}"
+
+
+def label(system: Record) -> str:
+    """A row's name; ours is set off."""
+    text = f"{system['name']} {system['variant']}"
+    return f"**{text}**" if system["name"] == OURS else text
+
+
+def table(record: Record) -> str:
+    """The Markdown between the README's markers."""
+    heads = ["", *(head for head, _ in COLUMNS), "difference"]
+    lines = [f"| {' | '.join(heads)} |".replace("|  |", "| |"), "|" + "---|" * len(heads)]
+    for system in measured(record):
+        cells = [label(system), *(cell(system, work) for _, work in COLUMNS), difference(system)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", notes(record)])
+
+
+def notes(record: Record) -> str:
+    """What a reader needs to judge the table."""
+    machine = record["machine"]
+    systems = measured(record)
+    versions = {name: value for system in systems for name, value in system["versions"].items() if name != "optimum"}
+    rounds = max((len(system["rounds"]) for system in systems), default=0)
+    instructions = ", ".join(machine["instructions"])
+    parts = [
+        f"{record['model']}; {machine['cpu']}, {record['threads']} threads ({instructions}), {record['date']};",
+        f"medians of {rounds} rounds in turns. Tokens/s unless a unit is given, in brackets for completions.",
+        "Difference: largest one between a system's logits and the first row's.",
+    ]
+    if any(system["proxy"] for system in systems):
+        parts.append("Proxy: another function of the same shape and cost.")
+    if any(not figures.get("in_full", True) for system in systems for figures in system["medians"].values()):
+        parts.append("`~`: extrapolated from steps at evenly spread positions.")
+    for system in record["systems"]:
+        for missing in ("skipped", "failed"):
+            if missing in system:
+                parts.append(f"{system['name']} {system['variant']} {missing}: {system[missing]}.")
+    parts.append("Versions: " + ", ".join(f"{name} {value}" for name, value in sorted(versions.items())) + ".")
+    return "\n".join(parts)
+
+
+def with_table(readme: str, record: Record) -> str:
+    """A README whose text between the markers is the record's table."""
+    before, _, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"no {BEGIN} ... {END} to write between")
+    return f"{before}{BEGIN}\n{table(record)}\n{END}{after}"
+
+
+def draw(record: Record, path: Path) -> None:
+    """Bars of tokens a second, 8 and 32 completions of half an image, fastest first."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    works = (("complete8", "half an image to 8 completions"), ("complete32", "to 32 completions"))
+    systems = measured(record)
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 0.34 * len(systems) + 1.1), layout="constrained")
+    for axis, (work, title) in zip(axes, works, strict=True):
+        speeds = [(s["medians"][work]["tokens_per_second"], s) for s in systems if work in s["medians"]]
+        speeds.sort(key=lambda pair: pair[0])
+        names = [f"{s['name']} {s['variant']}" + (" (proxy)" if s["proxy"] else "") for _, s in speeds]
+        colors = ["#c2410c" if s["name"] == OURS else "#94a3b8" for _, s in speeds]
+        bars = axis.barh(names, [speed for speed, _ in speeds], color=colors)
+        axis.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
+        axis.set_title(f"{title}, tokens/s", fontsize=10)
+        axis.margins(x=0.12)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    machine = record["machine"]
+    figure.supxlabel(f"{machine['cpu']}, {record['threads']} threads, {record['date']}", fontsize=8, color="#475569")
+    # Without the date of writing, the same record gives the same file.
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def main() -> None:
+    """Write, or with --check only compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", type=Path, default=HERE / "results/peers.json")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--plot", type=Path, help="also draw this PNG")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the README is out of date")
+    options = parser.parse_args()
+    record = json.loads(options.record.read_text())
+    text = options.readme.read_text()
+    updated = with_table(text, record)
+    if options.check:
+        sys.exit(None if text == updated else f"{options.readme} does not show {options.record}")
+    options.readme.write_text(updated)
+    if options.plot:
+        draw(record, options.plot)
+
+
+if __name__ == "__main__":
+    main()
