@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXAMPLE ?= models/demo/examples/seven.png
 
-.PHONY: setup demo embed test test-slow lint typecheck format bench peers clean
+.PHONY: setup demo embed test test-slow lint typecheck format bundles bench peers clean
 
 setup: $(VENV)/.installed
 
@@ -39,17 +39,23 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# One half image to 8 completions on the small shape, against transformers, in one run.
-bench: setup
-	$(BIN)/igpt-export --variant small --random-weights --output build/small-fp32 --force
-	$(BIN)/python tests/bench/half_image.py build/small-fp32 small
+# The small shape with random weights, at every precision.
+bundles: setup
+	for precision in fp32 int8 int4; do \
+	  $(BIN)/igpt-export --variant small --random-weights --precision $$precision \
+	    --output build/small-$$precision --force || exit 1; \
+	done
+
+# What they do on this machine; verifies every token it times.
+bench: bundles
+	for precision in fp32 int8 int4; do $(BIN)/igpt-run bench --model build/small-$$precision || exit 1; done
 
 # The same work in other runtimes, each in an environment of its own below build/peers: about half an hour at first (one
-# of them is compiled), then 25 minutes for two rounds. Ends with the README's table and plot.
-peers: setup
+# of them is compiled), then half an hour for two rounds. Ends with the README's table and plot.
+peers: bundles
 	$(BIN)/python tests/bench/peers/setup.py build/peers
-	$(BIN)/igpt-export --variant small --random-weights --output build/small-fp32 --force
-	$(BIN)/python tests/bench/compare.py --bundle fp32=build/small-fp32
+	$(BIN)/python tests/bench/compare.py --bundle fp32=build/small-fp32 --bundle int8=build/small-int8 \
+	  --bundle int4=build/small-int4
 	build/peers/plot/bin/python tests/bench/report.py --plot tests/bench/results/peers.png
 
 clean:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,11 @@ def rows_of(options: argparse.Namespace) -> list[Row]:
     return [row for row in rows if row.key in options.only]
 
 
-def run_rounds(rows: list[Row], options: argparse.Namespace, checks: Path) -> dict[str, list[Record]]:
-    """Visit all systems in every round; even rounds go backwards, so that no system is always first."""
+def run_rounds(rows: list[Row], options: argparse.Namespace, checks: Path) -> Iterator[dict[str, list[Record]]]:
+    """Visit all systems in every round, every second one backwards, so that no system is always first.
+
+    Yields, after every round, everything measured so far.
+    """
     measured: dict[str, list[Record]] = {row.key: [] for row in rows}
     for number in range(options.rounds):
         for index, row in enumerate(rows if number % 2 == 0 else reversed(rows), start=1):
@@ -169,7 +173,7 @@ def run_rounds(rows: list[Row], options: argparse.Namespace, checks: Path) -> di
                 if missing in result:
                     print(f"    {missing}: {result[missing]}", file=sys.stderr, flush=True)
             measured[row.key].append(result)
-    return measured
+        yield measured
 
 
 def parse() -> argparse.Namespace:
@@ -193,22 +197,22 @@ def main() -> None:
     rows = rows_of(options)
     if not (options.peers / "models/checkpoint/config.json").exists():
         write_checkpoint(options.variant, options.peers / "models/checkpoint")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
-        measured = run_rounds(rows, options, Path(directory))
         reference = Path(directory) / f"{rows[0].key}.npz"
-        systems = [summarize(row, measured[row.key], Path(directory) / f"{row.key}.npz", reference) for row in rows]
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "machine": machine.describe(),
-        "threads": options.threads,
-        "model": f"{options.variant}, random weights, seed 0",
-        "reference": rows[0].key,
-        "minutes": round((time.monotonic() - begin) / 60, 1),
-        "systems": systems,
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(record, indent=1) + "\n")
+        for measured in run_rounds(rows, options, Path(directory)):
+            systems = [summarize(row, measured[row.key], Path(directory) / f"{row.key}.npz", reference) for row in rows]
+            record = {
+                "date": datetime.date.today().isoformat(),
+                "machine": machine.describe(),
+                "threads": options.threads,
+                "model": f"{options.variant}, random weights, seed 0",
+                "reference": rows[0].key,
+                "minutes": round((time.monotonic() - begin) / 60, 1),
+                "systems": systems,
+            }
+            options.output.write_text(json.dumps(record, indent=1) + "\n")
     print(options.output)
     refuse_wrong(systems)
 

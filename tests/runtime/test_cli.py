@@ -158,6 +158,16 @@ def test_info(run: Run, tiny_bundle: Path) -> None:
     assert record == {**manifest, "provider": "CPUExecutionProvider"}
 
 
+def test_info_shows_the_certificate(run: Run, bundle_of: Callable[[str, str], Path]) -> None:
+    assert "drawing" not in run("info").stdout
+    result = CliRunner().invoke(main, ["info", "--model", str(bundle_of("int8", "int8"))])
+    lines = dict(line.split(": ", 1) for line in result.stdout.splitlines())
+    assert lines["precision"].strip() == "int8, cache int8"
+    for graph, name in (("prefill", "prefilling"), ("decode", "drawing")):
+        loss = open_session(bundle_of("int8", "int8")).manifest.certificate[graph]["held_out"]
+        assert lines[name].strip().startswith(f"{loss['increase']:+.4f} nats per token, KL ")
+
+
 # Processes: pipes, signals, a full disk
 
 

@@ -16,6 +16,7 @@ from igpt_runtime.errors import OptionError
 if TYPE_CHECKING:
     from igpt_runtime.complete import Completion, Picture
     from igpt_runtime.generate import GenerationOptions
+    from igpt_runtime.manifest import Manifest
     from igpt_runtime.session import Session
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
@@ -236,7 +237,8 @@ def info(model: str | None, device: str, as_json: bool) -> None:
     rows = {
         "name": manifest.name,
         "path": session.bundle.path,
-        "precision": manifest.precision,
+        "precision": f"{manifest.precision}, cache {manifest.kv_cache}",
+        **_losses(manifest),
         "model": f"{config.n_layer} layers x {config.n_embd} wide, {config.n_head} heads, {config.activation_function}",
         "pictures": f"{form.width}x{form.height}, {config.n_clusters} colours",
         "classifier": "none"
@@ -249,6 +251,19 @@ def info(model: str | None, device: str, as_json: bool) -> None:
         "provider": session.provider,
     }
     print_result("\n".join(f"{key + ':':12}{value}" for key, value in rows.items()), record, as_json)
+
+
+def _losses(manifest: "Manifest") -> dict[str, str]:
+    """What the certificate says of pictures held out, a line a graph."""
+    lines = {}
+    for graph, name in (("prefill", "prefilling"), ("decode", "drawing")):
+        if manifest.certificate is not None:
+            loss = manifest.certificate[graph]["held_out"]
+            lines[name] = (
+                f"{loss['increase']:+.4f} nats per token, KL {loss['kl_divergence']:.2g}, "
+                f"top-1 agreement {loss['top1_agreement']:.1%} ({manifest.certificate['pictures']})"
+            )
+    return lines
 
 
 def _report(
