@@ -43,10 +43,12 @@ def cell(system: Record, work: str) -> str:
     return f"{about}{figures['seconds']:.1f} s ({about}{speed})"
 
 
-def difference(system: Record) -> str:
+def difference(system: Record, reference: str) -> str:
     """How far the logits are from the reference's."""
     if system["proxy"]:
         return "proxy"
+    if system["key"] == reference:
+        return "reference"
     if not system.get("difference"):
         return ""
     return f"{system['difference']['logits']:.0e}"
@@ -63,7 +65,7 @@ def table(record: Record) -> str:
     heads = ["", *(head for head, _ in COLUMNS), "difference"]
     lines = [f"| {' | '.join(heads)} |".replace("|  |", "| |"), "|" + "---|" * len(heads)]
     for system in measured(record):
-        cells = [label(system), *(cell(system, work) for _, work in COLUMNS), difference(system)]
+        cells = [label(system), *(cell(system, work) for _, work in COLUMNS), difference(system, record["reference"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", notes(record)])
 
@@ -72,13 +74,13 @@ def notes(record: Record) -> str:
     """What a reader needs to judge the table."""
     machine = record["machine"]
     systems = measured(record)
-    versions = {name: value for system in systems for name, value in system["versions"].items() if name != "optimum"}
+    versions = {f"{name} {value}" for system in systems for name, value in system["versions"].items()}
     rounds = max((len(system["rounds"]) for system in systems), default=0)
     instructions = ", ".join(machine["instructions"])
     parts = [
         f"{record['model']}; {machine['cpu']}, {record['threads']} threads ({instructions}), {record['date']};",
         f"medians of {rounds} rounds in turns. Tokens/s unless a unit is given, in brackets for completions.",
-        "Difference: largest one between a system's logits and the first row's.",
+        "Difference: largest one between a system's logits and the reference's.",
     ]
     if any(system["proxy"] for system in systems):
         parts.append("Proxy: another function of the same shape and cost.")
@@ -88,7 +90,7 @@ def notes(record: Record) -> str:
         for missing in ("skipped", "failed"):
             if missing in system:
                 parts.append(f"{system['name']} {system['variant']} {missing}: {system[missing]}.")
-    parts.append("Versions: " + ", ".join(f"{name} {value}" for name, value in sorted(versions.items())) + ".")
+    parts.append("Versions: " + ", ".join(sorted(versions)) + ".")
     return "\n".join(parts)
 
 
@@ -117,7 +119,8 @@ def draw(record: Record, path: Path) -> None:
         names = [f"{s['name']} {s['variant']}" + (" (proxy)" if s["proxy"] else "") for _, s in speeds]
         colors = ["#c2410c" if s["name"] == OURS else "#94a3b8" for _, s in speeds]
         bars = axis.barh(names, [speed for speed, _ in speeds], color=colors)
-        axis.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
+        texts = [("" if s["medians"][work]["in_full"] else "~") + f"{speed:.0f}" for speed, s in speeds]
+        axis.bar_label(bars, texts, padding=3, fontsize=8)
         axis.set_title(f"{title}, tokens/s", fontsize=10)
         axis.margins(x=0.12)
         axis.tick_params(labelsize=8)

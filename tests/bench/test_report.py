@@ -28,13 +28,21 @@ def system(name: str, variant: str, *, proxy: bool = False, in_full: bool = True
     decode = {"tokens_per_second": 98.7, "step_seconds": 0.0101, "steps": 96}
     works = {"prefill": {"seconds": 0.512, "repeats": 5}, "decode1": decode, "complete8": completion}
     difference = None if proxy else {"logits": 2.4e-6, "greedy": 1.0}
-    fields = {"name": name, "variant": variant, "proxy": proxy, "difference": difference, "medians": works}
+    fields = {
+        "key": f"{name}-{variant}",
+        "name": name,
+        "variant": variant,
+        "proxy": proxy,
+        "difference": difference,
+        "medians": works,
+    }
     return {**fields, "versions": {name: "1.2"}, "rounds": [{"works": works}] * 2}
 
 
 def record(*systems: dict[str, Any]) -> dict[str, Any]:
     machine = {"cpu": "Example 9000", "cores": 2, "instructions": ["avx2"], "memory_gb": 8, "python": "3.11"}
     about = {"date": "2026-01-02", "machine": machine, "threads": 2, "model": "small, random weights, seed 0"}
+    about["reference"] = "igpt-run-fp32"
     return {**about, "systems": list(systems)}
 
 
@@ -48,9 +56,10 @@ def test_plot_is_there() -> None:
 
 
 def test_a_row_of_figures(report: ModuleType) -> None:
-    lines = report.table(record(system("igpt-run", "fp32"))).splitlines()
+    lines = report.table(record(system("igpt-run", "fp32"), system("transformers", "eager"))).splitlines()
     assert lines[0] == "| | 8 completions | 32 completions | decode, 1 row | 8 rows | prefill | difference |"
-    assert lines[2] == "| **igpt-run fp32** | 12.3 s (332) |  | 99 |  | 0.51 s | 2e-06 |"
+    assert lines[2] == "| **igpt-run fp32** | 12.3 s (332) |  | 99 |  | 0.51 s | reference |"
+    assert "| transformers eager | 12.3 s (332) |  | 99 |  | 0.51 s | 2e-06 |" in lines
 
 
 def test_what_a_reader_must_know(report: ModuleType) -> None:

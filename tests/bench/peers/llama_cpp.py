@@ -107,7 +107,7 @@ class LlamaCpp(Stepper):
         self.threads, self.unified, self.cache_type = threads, unified, cache
         self.context, self.rows = None, 0
         where = "one cache for all rows" if unified else "a cache per row, the prefix copied by llama_memory_seq_cp"
-        self.settings = f"flash attention, {cache.lower()} cache, {where}, AVX-512 build"
+        self.settings = f"flash attention, {cache.lower()} cache, {where}, native build"
 
     def _open(self, rows: int) -> None:
         """A context with room for `rows` sequences; contexts are kept between calls that need the same."""

@@ -41,7 +41,7 @@ def everybody_else() -> list[Row]:
     slow = ("complete32",)
     return [
         Row("transformers", "eager", "transformers", "transformers", partly=slow, environ=KEEP_MEMORY),
-        Row("transformers", "compiled", "transformers", "transformers", partly=slow, environ=KEEP_MEMORY),
+        Row("transformers", "compiled", "transformers", "transformers", partly=slow),  # its cache is static
         Row("optimum", "fp32", "optimum", "optimum", partly=slow, environ=KEEP_MEMORY),
         Row("CTranslate2", "fp32", "ctranslate2", "ctranslate2", partly=slow, environ=avx512 | KEEP_MEMORY),
         Row("CTranslate2", "int8", "ctranslate2", "ctranslate2", "int8", partly=slow, environ=avx512 | KEEP_MEMORY),
