@@ -107,7 +107,7 @@ def _report(manifest: Manifest) -> list[str]:
         if (key := f"{graph}_max_abs_diff") in report
     ]
     certificate = manifest.certificate or {}
-    for graph in certificate.keys() & {"prefill", "decode"}:
+    for graph in [name for name in manifest.graphs if name in certificate]:
         loss = certificate[graph]["held_out"]
         lines.append(
             f"{manifest.precision} {graph}: {loss['increase']:+.4f} nats per token, KL {loss['kl_divergence']:.2g}, "

@@ -20,9 +20,10 @@ from igpt_runtime.session import Session, open_session
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 
-# Differences are judged relative to the largest reference value once that exceeds 1. Below fp32 the kernels round
-# activations too, which torch does not; what that costs is for the certificate to say.
-TOLERANCE, COARSE_TOLERANCE = 1e-4, 5e-2
+TOLERANCE = 1e-4  # of the largest difference, relative to the largest reference value once that exceeds 1
+# Below fp32 the kernels round activations too, which torch does not, and single values may be far off. This bounds the
+# root mean square, relative to the reference's; a wrong graph is off by about 1, the rest the certificate tells.
+COARSE_TOLERANCE = 0.2
 _SEQUENCE = 64  # positions compared
 _STEPS = 8  # of them, how many the decode graph takes one by one
 _SEQUENCES, _ROWS = 2, 2  # compared; and rows that each is decoded in
@@ -40,7 +41,6 @@ def verify_bundle(
     Raises:
         VerificationError: a difference is above tolerance, or is not a number.
     """
-    tolerance = TOLERANCE if precision.is_exact else COARSE_TOLERANCE
     sequence = min(_SEQUENCE, config.n_positions)
     tokens = np.random.default_rng(0).integers(0, config.n_clusters, (_SEQUENCES, sequence))
     tokens[:, 0] = config.sos
@@ -48,9 +48,13 @@ def verify_bundle(
     session = open_session(directory, device="cpu")
     outputs = _prefilled(session, list(expected), tokens)
     differences = [
-        _difference(expected[name], value, name, tolerance) for name, value in zip(expected, outputs, strict=True)
+        _difference(expected[name], value, name, precision) for name, value in zip(expected, outputs, strict=True)
     ]
-    report = {"prefill_max_abs_diff": differences[0], "tolerance": tolerance, "sequence": float(sequence)}
+    report = {
+        "prefill_max_abs_diff": differences[0],
+        "tolerance": TOLERANCE if precision.is_exact else COARSE_TOLERANCE,
+        "sequence": float(sequence),
+    }
     split = max(sequence - _STEPS, min(1, sequence - 1))
     if names.DECODE in session.manifest.graphs:
         # All prefill first: it and a decode graph would each have the weights in memory.
@@ -63,7 +67,7 @@ def verify_bundle(
                         for row, part in zip(tokens, slots, strict=True)
                     ]
                 )
-                report[key] = _difference(expected[names.LOGITS][:, split:], logits, "decode logits", tolerance)
+                report[key] = _difference(expected[names.LOGITS][:, split:], logits, "decode logits", precision)
     return report
 
 
@@ -109,12 +113,23 @@ def _steps(session: Session, inputs: Tokens, first: int, cache: Cache) -> Array:
     return np.stack(logits)
 
 
-def _difference(expected: Array, actual: Array, what: str, tolerance: float) -> float:
+def _difference(expected: Array, actual: Array, what: str, precision: Precision) -> float:
+    """The largest absolute difference.
+
+    Raises VerificationError if it, or below fp32 the root mean square, is too large.
+    """
     difference = float(np.abs(expected - actual).max())
-    limit = tolerance * max(1.0, float(np.abs(expected).max()))
-    if not difference <= limit:
+    if precision.is_exact:
+        found, limit = difference, TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    else:
+        found, limit = _root_mean_square(expected - actual), COARSE_TOLERANCE * _root_mean_square(expected)
+    if not found <= limit:
         raise VerificationError(
-            f"the exported graphs disagree with torch: {what} differ by {difference:.2g} (allowed {limit:.2g}); "
+            f"the exported graphs disagree with torch: {what} differ by {found:.2g} (allowed {limit:.2g}); "
             "nothing was kept - please report this checkpoint"
         )
     return difference
+
+
+def _root_mean_square(values: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))

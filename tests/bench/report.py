@@ -77,9 +77,10 @@ def notes(record: Record) -> str:
     versions = {f"{name} {value}" for system in systems for name, value in system["versions"].items()}
     rounds = max((len(system["rounds"]) for system in systems), default=0)
     instructions = ", ".join(machine["instructions"])
+    turns = "one round" if rounds == 1 else f"medians of {rounds} rounds"
     parts = [
         f"{record['model']}; {machine['cpu']}, {record['threads']} threads ({instructions}), {record['date']};",
-        f"medians of {rounds} rounds in turns. Tokens/s unless a unit is given, in brackets for completions.",
+        f"{turns} in turns. Tokens/s unless a unit is given, in brackets for completions.",
         "Difference: largest one between a system's logits and the reference's.",
     ]
     if any(system["proxy"] for system in systems):

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -19,8 +20,8 @@ from igpt_runtime.session import open_session
 Record = dict[str, Any]
 Edit = Callable[[Path, Callable[[Record], Any]], None]
 
-FIELDS = ["name", "precision", "opset", "config", "image_format", "classifier", "graphs", "files", "source", "tools",
-          "verification"]  # fmt: skip
+FIELDS = ["name", "precision", "kv_cache", "opset", "config", "image_format", "classifier", "graphs", "files", "source",
+          "tools", "verification", "certificate"]  # fmt: skip
 NESTED = {
     "config": ["vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "activation_function"],
     "image_format": ["height", "width", "clusters", "resample"],
@@ -37,9 +38,18 @@ def refusal(path: Path, error: type[IgptError] = BundleError) -> str:
     return message
 
 
-def test_manifest_survives_a_round_trip(tiny_bundle: Path) -> None:
-    manifest = open_bundle(tiny_bundle).manifest
-    assert manifest_to_json(manifest) == (tiny_bundle / "manifest.json").read_text()
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_manifest_survives_a_round_trip(bundle_of: Callable[[str, str], Path], precision: str) -> None:
+    bundle = bundle_of(precision, precision)
+    assert manifest_to_json(open_bundle(bundle).manifest) == (bundle / "manifest.json").read_text()
+
+
+def test_damaged_certificate(bundle_of: Callable[[str, str], Path], tmp_path: Path, edit_manifest: Edit) -> None:
+    copy = copytree(bundle_of("int8", "int8"), tmp_path / "copy")
+    edit_manifest(copy, lambda record: record["certificate"]["decode"].pop("held_out"))
+    assert "manifest.json lacks the field 'held_out'" in refusal(copy)
+    edit_manifest(copy, lambda record: record.update(certificate=None, kv_cache="int3"))
+    assert "kv_cache is 'int3', not one of fp32, int8" in refusal(copy)
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty directory", "directory of something else"])

@@ -17,7 +17,9 @@ FORMAT_VERSION = 2
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
-CACHE_DTYPES = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+# Of one comparison in a certificate, after the number of its pictures; see igpt_export.certificate.Loss.
+_LOSS_FIELDS = ("nats_per_token_fp32", "nats_per_token", "increase", "kl_divergence", "top1_agreement")
+CACHE_DTYPES = {"fp32": "float32", "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Manifest:
     """Everything a runtime must know about a bundle before it opens a graph."""
 
     name: str
-    precision: str  # of the weights: fp32, fp16, int8, int4
-    kv_cache: str  # precision of the cache: fp32, fp16, int8
+    precision: str  # of the blocks' matrices: fp32, int8, int4
+    kv_cache: str  # precision of the cache: fp32, int8
     opset: int
     config: ImageGPTConfig
     image_format: ImageFormat
@@ -130,8 +132,24 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         source={key: _text(record["source"][key]) for key in ("checkpoint", "sha256")},
         tools=dict(record["tools"]),
         verification={key: float(value) for key, value in record["verification"].items()},
-        certificate=None if record["certificate"] is None else dict(record["certificate"]),
+        certificate=_certificate(record["certificate"]),
     )
+
+
+def _certificate(record: Any) -> Mapping[str, Any] | None:
+    """The precision certificate, with every figure a runtime shows. Raises as a malformed field does."""
+    if record is None:
+        return None
+    losses = {
+        graph: {part: _loss(record[graph][part]) for part in ("calibration", "held_out")}
+        for graph in ("prefill", "decode")
+    }
+    largest = [float(value) for value in record["largest_activation"]]
+    return {"pictures": str(record["pictures"]), **losses, "largest_activation": largest}
+
+
+def _loss(record: Mapping[str, Any]) -> dict[str, float]:
+    return {"pictures": int(record["pictures"]), **{name: float(record[name]) for name in _LOSS_FIELDS}}
 
 
 def _check_graphs(graphs: Mapping[str, GraphRecord], config: ImageGPTConfig, n_labels: int, cache_dtype: str) -> None:
