@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +23,10 @@ TOLERANCE = 1e-4
 SEED = 7
 
 
-def export(variant: str, output: Path) -> tuple[dict[str, dict[str, float]], int]:
+def export(variant: str, output: Path, precision: str = "fp32") -> tuple[dict[str, Any], int]:
     """Run `igpt-export` as a user would; returns its JSON report and its peak memory in bytes."""
     command = [sys.executable, "-m", "igpt_export.cli", "--variant", variant, "--random-weights", "--seed", str(SEED)]
+    command += ["--precision", precision]
     with subprocess.Popen([*command, "--output", str(output), "--json"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         report = process.stdout.read()
@@ -97,8 +99,22 @@ def test_greedy_half_image_is_token_identical(
 def test_a_row_does_not_depend_on_its_batch(small: Path, input_ids: np.ndarray) -> None:
     session = open_session(small, device="cpu")
     primer = input_ids[0, 1:993]
-    one, many = (generate_all(session, primer, GenerationOptions(n=n, seed=3)) for n in (1, 5))
+    one, five, nine = (generate_all(session, primer, GenerationOptions(n=n, seed=3)) for n in (1, 5, 9))
+    assert (one == five[:1]).all() and (five == nine[:5]).all()  # nine share the primer's cache
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_small_in_less_than_fp32(tmp_path: Path, input_ids: np.ndarray, precision: str) -> None:
+    report, _ = export("small", tmp_path / "bundle", precision)
+    for graph in ("prefill", "decode"):
+        loss = report["certificate"][graph]["held_out"]
+        assert loss["increase"] < 0.04 and 0 < loss["kl_divergence"] < {"int8": 0.001, "int4": 0.02}[precision]
+    session = open_session(tmp_path / "bundle", device="cpu")
+    primer = input_ids[0, 1:993]
+    # One row decodes alone, seven share the prefix: the same tokens, whatever the kernels.
+    one, many = (generate_all(session, primer, GenerationOptions(n=n, seed=3)) for n in (1, 7))
     assert (one == many[:1]).all()
+    assert len(np.unique(many, axis=0)) == 7
 
 
 def test_medium_exports_verifies_and_completes(tmp_path: Path) -> None:
