@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from igpt_export.checkpoint import Checkpoint, build_model
-from igpt_export.model import Attention, Conv1D
+from igpt_export.model import Attention, Conv1D, RMSNorm
 from igpt_runtime.errors import ImageError, OptionError
 from igpt_runtime.palette import image_to_tokens, read_image
 
@@ -42,7 +43,9 @@ class Observation:
     power: dict[str, Tensor] = field(default_factory=dict)  # by linear layer: relative mean square of inputs [n_in]
     keys: dict[int, Tensor] = field(default_factory=dict)  # by block: largest absolute key [n_head, head_dim]
     values: dict[int, Tensor] = field(default_factory=dict)  # likewise
-    largest: dict[int, float] = field(default_factory=dict)  # by block: largest absolute activation inside it
+    largest: dict[int, float] = field(
+        default_factory=dict
+    )  # by block: largest absolute activation, the residual stream included
 
 
 def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:
@@ -63,7 +66,7 @@ def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:
     if directory is None:
         half = len(tokens) // 2
         return Pictures(tokens[:half], tokens[half:], f"{len(tokens)} handwritten digits")
-    return Pictures(tokens[::2], tokens[1::2], f"{len(tokens)} pictures of {directory.name}")
+    return Pictures(tokens[::2], tokens[1::2], f"{len(tokens)} pictures of {directory.resolve().name}")
 
 
 def _digits(most: int) -> list[Image.Image]:
@@ -136,9 +139,13 @@ def observe(
 def _hooks(model: nn.Module, observation: Observation) -> list[torch.utils.hooks.RemovableHandle]:
     """Watch the inputs of all linear layers, and the keys and values of all blocks."""
     handles = []
+    last = len(model.get_submodule("h")._modules) - 1  # the final norm's input is what it puts out
     for name, module in model.named_modules():
         if isinstance(module, Conv1D):
             handles.append(module.register_forward_hook(_watch_linear(observation, name)))
+        if isinstance(module, RMSNorm):
+            block = int(name.split(".")[1]) if name.startswith("h.") else last
+            handles.append(module.register_forward_hook(_watch_sum(observation, block)))
         if isinstance(module, Attention):
             block = int(name.split(".")[1])
             handles.append(module.c_attn.register_forward_hook(_watch_cache(observation, block, module.n_head)))
@@ -156,6 +163,13 @@ def _watch_linear(observation: Observation, name: str) -> Callable[[nn.Module, t
         observation.power[name] = (observation.power[name] + power) if name in observation.power else power
         largest = max(-least, most, float(output.abs().amax()))
         observation.largest[block] = max(observation.largest.get(block, 0.0), largest)
+
+    return watch
+
+
+def _watch_sum(observation: Observation, block: int) -> Callable[[nn.Module, tuple[Tensor, ...], Any], None]:
+    def watch(_: nn.Module, __: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        observation.largest[block] = max(observation.largest.get(block, 0.0), float(output[1].abs().amax()))
 
     return watch
 

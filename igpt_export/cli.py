@@ -58,7 +58,7 @@ def main(
         stage("loading torch")
         try:
             from igpt_export.checkpoint import load_checkpoint, random_checkpoint
-            from igpt_export.export import MAX_LOSS_INCREASE, export_bundle
+            from igpt_export.export import export_bundle
             from igpt_export.precision import Precision, default_kv_cache
         except ImportError as error:
             raise DeviceError(
@@ -73,8 +73,8 @@ def main(
     target = output or Path("models") / f"{source.name}-{stored}"
     with stages("exporting") as stage:
         manifest = export_bundle(
-            source, target, stored, calibration=calibration, force=force, stage=stage,
-            max_loss_increase=MAX_LOSS_INCREASE if max_loss_increase is None else max_loss_increase,
+            source, target, stored, calibration=calibration, max_loss_increase=max_loss_increase, force=force,
+            stage=stage,
         )  # fmt: skip
     record = {
         "output": str(target), "name": manifest.name, "verification": dict(manifest.verification),
@@ -110,7 +110,7 @@ def _report(manifest: Manifest) -> list[str]:
     for graph in [name for name in manifest.graphs if name in certificate]:
         loss = certificate[graph]["held_out"]
         lines.append(
-            f"{manifest.precision} {graph}: {loss['increase']:+.4f} nats per token, KL {loss['kl_divergence']:.2g}, "
+            f"{graph} below fp32: {loss['increase']:+.4f} nats per token, KL {loss['kl_divergence']:.2g}, "
             f"top-1 agreement {loss['top1_agreement']:.2%} on {loss['pictures']} held-out pictures"
         )
     return lines

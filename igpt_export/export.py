@@ -1,6 +1,7 @@
 """Checkpoint in, verified bundle out."""
 
 import importlib.metadata
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from igpt_export.trace import OPSET, trace_graphs
 from igpt_export.verify import verify_bundle
 from igpt_export.writer import bundle_directory, file_records, write_graph, write_manifest, write_weights
 from igpt_runtime import names
+from igpt_runtime.errors import OptionError
 from igpt_runtime.manifest import WEIGHTS_FILE, GraphRecord, Manifest
 from igpt_runtime.session import import_onnxruntime, is_installed
 
@@ -32,7 +34,7 @@ def export_bundle(
     precision: Precision | None = None,
     *,
     calibration: Path | None = None,
-    max_loss_increase: float = MAX_LOSS_INCREASE,
+    max_loss_increase: float | None = None,
     force: bool = False,
     stage: Callable[[str], None] = lambda name: None,
 ) -> Manifest:
@@ -40,7 +42,8 @@ def export_bundle(
 
     precision: fp32 throughout if None; calibration: a directory of pictures that set the scales of activations and
     judge the loss, the embedded digits if None; max_loss_increase: nats per token that the precision may cost on
-    pictures held out; force: replace an existing bundle; stage: called with the name of each stage as it begins.
+    pictures held out, MAX_LOSS_INCREASE if None; force: replace an existing bundle; stage: called with the name of each
+    stage as it begins.
 
     Raises:
         OptionError: the precision does not fit the model, or there are no calibration pictures.
@@ -51,6 +54,7 @@ def export_bundle(
     import_onnxruntime()  # verification needs it: fail before the work, not after
     precision = precision or Precision()
     check_shape(checkpoint.config, precision)
+    limit = _loss_limit(checkpoint, precision, calibration, max_loss_increase)
     pictures = None if precision.is_exact else load_pictures(checkpoint, calibration)
     with bundle_directory(output, force=force) as directory:
         observation: Observation | None = None
@@ -80,10 +84,25 @@ def export_bundle(
             stage("measuring the loss")
             counted = _counted(stage, "measuring the loss", "tokens")
             certificate = certify(directory, pictures, observation, logits, counted)
-            check_loss(certificate, max_loss_increase)
+            check_loss(certificate, limit)
             manifest = replace(manifest, certificate=certificate.record())
         write_manifest(manifest, directory)
     return manifest
+
+
+def _loss_limit(checkpoint: Checkpoint, precision: Precision, calibration: Path | None, asked: float | None) -> float:
+    """The loss to allow. Raises OptionError for options that would be ignored, or are no number."""
+    if precision.is_exact and (calibration is not None or asked is not None):
+        raise OptionError(
+            "fp32 needs no calibration and loses nothing; give --precision int8 or int4, or --kv-cache int8"
+        )
+    if asked is not None and "lm_head.weight" not in checkpoint.tensors:
+        raise OptionError(
+            f"{checkpoint.name} predicts no tokens, so its loss is not known; leave --max-loss-increase out"
+        )
+    if asked is not None and math.isnan(asked):
+        raise OptionError("--max-loss-increase must be a number of nats per token, got nan")
+    return MAX_LOSS_INCREASE if asked is None else asked
 
 
 def _counted(stage: Callable[[str], None], name: str, unit: str, divisor: int = 1) -> Callable[[int, int], None]:

@@ -1,6 +1,6 @@
 """The operations that ONNX Runtime has one kernel each for.
 
-Eagerly each function computes torch maths. While `torch.onnx.export` traces, it emits one `com.microsoft` node instead;
+Eagerly each function computes torch maths. While `torch.onnx.export` traces, it emits `com.microsoft` nodes instead;
 `igpt_export.portable` has the same maths for runtimes without these kernels.
 """
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from igpt_runtime import memory, names
+from igpt_runtime import cache, memory, names
 from igpt_runtime.cache import Cache, cache_bytes, new_cache, share_prefix
 from igpt_runtime.errors import MemoryShortageError, OptionError
 from igpt_runtime.generate import DecodeStep, GenerationOptions, generate, generate_all, prefill, start_cache
@@ -88,29 +88,41 @@ def test_chunks_make_the_same_pictures(session: Session, monkeypatch: pytest.Mon
     assert max(counts) == {1: 1, 2: 2, 3: 3, 7: 7, 100: 7}[rows]
 
 
-@pytest.mark.parametrize("prefix", [0, 20])
-def test_batches_fit_the_memory_there_is(session: Session, monkeypatch: pytest.MonkeyPatch, prefix: int) -> None:
+@pytest.mark.parametrize("length", [0, 20])
+def test_batches_fit_the_memory_there_is(session: Session, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     manifest = session.manifest
     fixed = weights_bytes(manifest) + memory._RESERVE
+
+    def given(available: int | None, n: int, *, loaded: bool = False) -> int:
+        monkeypatch.setattr(memory, "available_memory", lambda: available)
+        return rows_at_once(manifest, n, length, loaded=loaded)
+
     for rows in (1, 3, 8):
-        monkeypatch.setattr(memory, "available_memory", lambda rows=rows: fixed + cache_bytes(manifest, rows, prefix))
-        assert rows_at_once(manifest, 8, prefix) == {1: 1, 3: 3, 8: 8}[rows]
-        assert rows_at_once(manifest, 4, prefix) == {1: 1, 3: 2, 8: 4}[rows]  # batches of like size
-    monkeypatch.setattr(memory, "available_memory", lambda: fixed + cache_bytes(manifest, 1, prefix) - 1)
-    with pytest.raises(
-        MemoryShortageError, match=r"^one picture of tiny needs 0\.27 GB of memory .* are available; free"
-    ):
-        rows_at_once(manifest, 8, prefix)
-    monkeypatch.setattr(memory, "available_memory", lambda: None)
-    assert rows_at_once(manifest, 8, prefix) == 8
+        available = fixed + cache_bytes(manifest, rows, length)
+        assert given(available, 8) == {1: 1, 3: 3, 8: 8}[rows]
+        assert given(available, 4) == {1: 1, 3: 2, 8: 4}[rows]  # batches of like size
+        for n in range(1, 20):
+            assert memory._RESERVE + cache_bytes(manifest, given(available, n), length) <= available
+            assert given(available - weights_bytes(manifest), n, loaded=True) == given(available, n)
+    with pytest.raises(MemoryShortageError, match=r"^one picture of tiny needs 0\.27 GB of memory .* are available; "):
+        given(fixed + cache_bytes(manifest, 1, length) - 1, 8)
+    assert given(None, 8) == 8
+
+
+def test_a_second_request_does_not_count_the_weights_again(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate_all(session, PRIMER, GenerationOptions(1))
+    left = memory._RESERVE + cache_bytes(session.manifest, 1, PRIMER.size)
+    monkeypatch.setattr(memory, "available_memory", lambda: left)
+    assert generate_all(session, PRIMER, GenerationOptions(2)).shape == (2, N_POSITIONS)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 def test_cache_bytes_are_those_of_the_arrays(bundle_of: Callable[[str, str], Path], dtype: str) -> None:
     session = open_session(bundle_of("fp32", dtype))
     slots = prefill(session, PRIMER)
-    for cache, prefix in ((new_cache(session.manifest, 3, slots), 0), (share_prefix(session.manifest, 3, slots), 20)):
-        assert sum(part.nbytes for part in [*cache.own, *cache.prefix]) == cache_bytes(session.manifest, 3, prefix)
+    for rows in (3, 8):
+        cache = start_cache(session, slots, rows)
+        assert sum(part.nbytes for part in [*cache.own, *cache.prefix]) == cache_bytes(session.manifest, rows, 20)
 
 
 def test_available_memory_is_the_least_that_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -128,21 +140,38 @@ def test_available_memory_is_the_least_that_is_told(monkeypatch: pytest.MonkeyPa
     assert memory.available_memory() is None
 
 
+def test_sharing_the_prefix_draws_the_same_tokens(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = prefill(session, PRIMER)
+    assert start_cache(session, slots, 6).graph == names.DECODE_SHARED
+    assert start_cache(session, slots, 5).graph == names.DECODE
+    requests = [GenerationOptions(6, seed=seed) for seed in range(8)]
+    shared = [generate_all(session, PRIMER, options) for options in requests]
+    monkeypatch.setattr(cache, "_SHARED_ROWS", 100)
+    assert start_cache(session, slots, 6).graph == names.DECODE
+    for options, tokens in zip(requests, shared, strict=True):
+        assert np.array_equal(generate_all(session, PRIMER, options), tokens)
+
+
 @pytest.mark.parametrize(
     ("weights", "kv_cache"), [("fp32", "fp32"), ("fp32", "int8"), ("int8", "int8"), ("int8", "fp32"), ("int4", "int8")]
 )
-def test_sharing_the_prefix_draws_the_same_tokens(
-    bundle_of: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch, weights: str, kv_cache: str
+def test_sharing_the_prefix_changes_logits_by_rounding_only(
+    bundle_of: Callable[[str, str], Path], weights: str, kv_cache: str
 ) -> None:
     session = open_session(bundle_of(weights, kv_cache), device="cpu")
-    options = GenerationOptions(6, seed=11)
     slots = prefill(session, PRIMER)
-    assert start_cache(session, slots, 6).graph == names.DECODE_SHARED
-    assert start_cache(session, slots, 1).graph == names.DECODE
-    shared = generate_all(session, PRIMER, options)
-    monkeypatch.setattr(MODULE, "_SHARED_ROWS", 100)
-    assert start_cache(session, slots, 6).graph == names.DECODE
-    assert np.array_equal(generate_all(session, PRIMER, options), shared)
+    tokens = np.random.default_rng(5).integers(0, N_CLUSTERS, (10, 6, 1))
+    found = []
+    for start in (new_cache, share_prefix):
+        step = DecodeStep(session, start(session.manifest, 6, slots), GenerationOptions(), with_logits=True)
+        steps = []
+        for position, column in enumerate(tokens, start=PRIMER.size):
+            step(column, position, np.zeros(6, np.float32))
+            steps.append(step.logits().copy())
+        found.append(np.stack(steps))
+    exact = (weights, kv_cache) == ("fp32", "fp32")
+    assert np.abs(found[0] - found[1]).max() <= (1e-5 if exact else 0.02) * np.abs(found[0]).max()
+    assert found[0].std() > 0.1
 
 
 def test_only_one_decode_graph_holds_the_weights(session: Session) -> None:

@@ -8,6 +8,9 @@ import numpy.typing as npt
 from igpt_runtime import names
 from igpt_runtime.manifest import Manifest
 
+_SHARED_ROWS = 6  # from so many rows on, sharing the prefix is faster than a copy for each
+_SHARED_PREFIX = 16  # from so many given tokens on
+
 # Key and value of block 0, key and value of block 1, ...
 Slots = list[npt.NDArray[np.generic]]
 
@@ -57,9 +60,15 @@ def share_prefix(manifest: Manifest, rows: int, slots: Slots) -> Cache:
     return Cache(own, prefix)
 
 
-def cache_bytes(manifest: Manifest, rows: int, prefix: int = 0) -> int:
-    """Size in bytes of a cache of `rows` rows, which share the first `prefix` slots if that is not 0."""
+def shares_prefix(rows: int, length: int) -> bool:
+    """Whether `rows` rows store the `length` slots they have in common once."""
+    return rows >= _SHARED_ROWS and length >= _SHARED_PREFIX
+
+
+def cache_bytes(manifest: Manifest, rows: int, length: int) -> int:
+    """Size in bytes of a cache of `rows` rows that have `length` slots in common, shared or not."""
     config = manifest.config
+    prefix = length if shares_prefix(rows, length) else 0
     width, own = config.head_dim, config.n_positions
     if prefix:
         width, own = config.head_dim + names.SHARED_CHANNELS, config.n_positions - prefix + 1

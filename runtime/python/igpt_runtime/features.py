@@ -54,11 +54,11 @@ def _pooled(session: Session, pictures: Sequence[Picture], output: str, *, crop:
     if not pictures:
         raise OptionError("no pictures were given; give at least one")
     start = session.manifest.config.sos
-    graph = session.graph(names.PREFILL)
     batches = []
-    for batch in _batches(session, pictures, crop):
-        inputs = np.concatenate([np.full((len(batch), 1), start), batch[:, :-1]], axis=1) if sos else batch
-        batches.append(graph.run([output], {names.INPUT_IDS: inputs.astype(np.int64)})[0])
+    with session.borrowed(names.PREFILL) as graph:
+        for batch in _batches(session, pictures, crop):
+            inputs = np.concatenate([np.full((len(batch), 1), start), batch[:, :-1]], axis=1) if sos else batch
+            batches.append(graph.run([output], {names.INPUT_IDS: inputs.astype(np.int64)})[0])
     return np.concatenate(batches)
 
 

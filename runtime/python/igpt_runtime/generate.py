@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_runtime import names
-from igpt_runtime.cache import Cache, Slots, new_cache, share_prefix
+from igpt_runtime.cache import Cache, Slots, new_cache, share_prefix, shares_prefix
 from igpt_runtime.config import ImageGPTConfig
 from igpt_runtime.errors import OptionError
 from igpt_runtime.memory import rows_at_once
@@ -18,8 +18,6 @@ from igpt_runtime.session import Session, import_onnxruntime
 
 Tokens = npt.NDArray[np.int64]
 
-_SHARED_ROWS = 6  # from so many rows on, sharing the prefix is faster than a copy for each
-_SHARED_PREFIX = 16  # from so many given tokens on
 _MAX_N = 1 << 16  # samples of one request: a bound on the memory it takes, far above any use
 _FLOAT32 = np.finfo(np.float32)
 
@@ -70,6 +68,8 @@ def generate(
     rows = range(options.n) if samples is None else samples
     _check_primer(primer, config)
     positions = range(primer.size, config.n_positions)
+    if not positions:
+        return iter(())
     draws = uniforms(options.seed, rows, positions)
     last = primer[-1] if primer.size else config.sos
     slots = prefill(session, primer) if slots is None else slots
@@ -77,7 +77,12 @@ def generate(
 
 
 def _check_primer(primer: Tokens, config: ImageGPTConfig) -> None:
-    if primer.size > config.n_positions or ((primer < 0) | (primer >= config.n_clusters)).any():
+    if (
+        primer.ndim != 1
+        or (primer.size and primer.dtype.kind not in "iu")
+        or primer.size > config.n_positions
+        or ((primer < 0) | (primer >= config.n_clusters)).any()
+    ):
         raise OptionError(f"the primer must be at most {config.n_positions} tokens in 0 .. {config.n_clusters - 1}")
 
 
@@ -100,11 +105,6 @@ def start_cache(session: Session, slots: Slots, rows: int) -> Cache:
     if shares_prefix(rows, slots[0].shape[2] if slots else 0):
         return share_prefix(session.manifest, rows, slots)
     return new_cache(session.manifest, rows, slots)
-
-
-def shares_prefix(rows: int, length: int) -> bool:
-    """Whether `rows` rows store the `length` slots they have in common once."""
-    return rows >= _SHARED_ROWS and length >= _SHARED_PREFIX
 
 
 def decode(
@@ -204,8 +204,7 @@ def generate_all(
     """
     config = session.manifest.config
     _check_primer(primer, config)
-    shared = primer.size if shares_prefix(options.n, primer.size) else 0
-    at_once = rows_at_once(session.manifest, options.n, shared)
+    at_once = rows_at_once(session.manifest, options.n, primer.size, loaded=session.holds_weights)
     pictures = np.empty((options.n, config.n_positions), np.int64)
     pictures[:, : primer.size] = primer
     slots = prefill(session, primer)

@@ -19,6 +19,7 @@ MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 # Of one comparison in a certificate, after the number of its pictures; see igpt_export.certificate.Loss.
 _LOSS_FIELDS = ("nats_per_token_fp32", "nats_per_token", "increase", "kl_divergence", "top1_agreement")
+PRECISIONS = ("fp32", "int8", "int4")
 CACHE_DTYPES = {"fp32": "float32", "int8": "int8"}
 
 
@@ -117,6 +118,8 @@ def _manifest(record: dict[str, Any]) -> Manifest:
     if kv_cache not in CACHE_DTYPES:
         raise ValueError(f"kv_cache is {kv_cache!r}, not one of {', '.join(CACHE_DTYPES)}")
     _check_graphs(graphs, config, 0 if classifier is None else len(classifier["labels"]), CACHE_DTYPES[kv_cache])
+    if record["precision"] not in PRECISIONS:
+        raise ValueError(f"precision is {record['precision']!r}, not one of {', '.join(PRECISIONS)}")
     return Manifest(
         name=str(record["name"]),
         precision=str(record["precision"]),

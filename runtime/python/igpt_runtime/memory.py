@@ -12,10 +12,10 @@ _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def rows_at_once(manifest: Manifest, n: int, prefix: int = 0) -> int:
+def rows_at_once(manifest: Manifest, n: int, length: int, *, loaded: bool) -> int:
     """How many of n pictures are decoded in one batch: as many as gain from it and fit, in batches of like size.
 
-    prefix: the slots that all rows share, 0 if each has its own. Memory for the weights is part of the prediction.
+    length: slots of the cache that all rows have in common; loaded: whether the weights are in memory already.
 
     Raises:
         MemoryShortageError: not even one picture fits.
@@ -23,17 +23,24 @@ def rows_at_once(manifest: Manifest, n: int, prefix: int = 0) -> int:
     rows = min(n, _MOST_ROWS)
     available = available_memory()
     if available is not None:
-        fixed = weights_bytes(manifest) + _RESERVE
-        while rows > 1 and fixed + cache_bytes(manifest, rows, prefix) > available:
+        weights = 0 if loaded else weights_bytes(manifest)
+        fixed = weights + _RESERVE
+        while rows > 1 and fixed + cache_bytes(manifest, _alike(n, rows), length) > available:
             rows -= 1
-        needed = fixed + cache_bytes(manifest, rows, prefix)
+        cache = cache_bytes(manifest, _alike(n, rows), length)
+        needed = fixed + cache
         if needed > available:
             raise MemoryShortageError(
                 f"one picture of {manifest.name} needs {needed / 1e9:.2f} GB of memory "
-                f"({weights_bytes(manifest) / 1e9:.2f} GB weights, {cache_bytes(manifest, rows, prefix) / 1e9:.2f} GB "
-                f"cache, {_RESERVE / 1e9:.2f} GB reserve) and {available / 1e9:.2f} GB are available; "
+                f"({weights / 1e9:.2f} GB weights, {cache / 1e9:.2f} GB cache, "
+                f"{_RESERVE / 1e9:.2f} GB reserve) and {available / 1e9:.2f} GB are available; "
                 "free some, or export with --precision int8 or int4"
             )
+    return _alike(n, rows)
+
+
+def _alike(n: int, rows: int) -> int:
+    """The rows of n pictures' batches, of up to `rows`, when they are made as alike as they can be."""
     batches = -(-n // rows)
     return -(-n // batches)
 

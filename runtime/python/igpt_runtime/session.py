@@ -66,6 +66,11 @@ class Session:
             self._paths[name] = self.bundle.graph_path(name)
         return self._paths[name]
 
+    @property
+    def holds_weights(self) -> bool:
+        """Whether a decode graph is open, so that the weights are in memory."""
+        return not _DECODERS.isdisjoint(self._graphs)
+
     @contextlib.contextmanager
     def borrowed(self, name: str) -> Iterator["onnxruntime.InferenceSession"]:
         """A graph that is closed afterwards, unless it was open before. Raises as `graph` does."""
