@@ -92,4 +92,10 @@ def load(checkpoint: Path, shape: Shape, variant: str, threads: int) -> OpenVINO
     target = checkpoint.parent / f"openvino-{bits or 32}"
     if not (target / "openvino_model.bin").exists():
         convert(checkpoint, shape, target, bits)
+    stored, original = (
+        (target / "openvino_model.bin").stat().st_size,
+        (checkpoint / "model.safetensors").stat().st_size,
+    )
+    if bits and stored > original / 2:  # the row would be of fp32 weights under another name
+        raise RuntimeError("its export left the weights uncompressed")
     return OpenVINO(target, shape, threads, "f32" if variant == "fp32" else None)
