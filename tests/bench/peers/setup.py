@@ -15,7 +15,7 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
 # llama.cpp's own advice: build for the processor at hand, since its portable build lacks AVX-512.
-BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DMTMD_BUILD=OFF", "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count())}
+BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF", "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count())}
 
 
 def install(name: str, root: Path) -> str | None:
