@@ -180,41 +180,42 @@ def shared_prefix_attention(
     prefix included.
     Returns the mixed values [batch, 1, n_embd] and the own cache.
 
-    The prefix takes part as real matrix products over all rows. Two softmaxes are merged by their weights' sums: the
-    kernel that attends to the own tokens does not tell its sum, so the sentinel does. Its score is made the prefix's
-    largest, s, and its value is zero but for a one in the first extra channel, where the kernel thus returns
-    w = e^s / (e^s + sum of the own e^score). With r = e^s / (sum of the prefix' e^score), the prefix' largest weight:
+    The prefix takes part as real matrix products over all rows, and joins the own tokens' softmax as one more of them,
+    the sentinel: its score is the logarithm of the prefix' sum of e^score, which is the weight all of the prefix has.
+    The sentinel's value is zero but for a one in the first extra channel, where the kernel that attends to the own
+    tokens thus returns the prefix' share w of the whole softmax, so that
 
-        mixed = (r * own mixed + w * prefix mixed) / (r + w * (1 - r))
-
-    which neither overflows nor divides by less than r: its terms are relative to the largest prefix score.
+        mixed = own mixed + w * prefix mixed
     """
     batch, head_dim = qkv.shape[0], prefix[0].shape[3]
     heads = qkv.reshape(batch, 3 * n_head, head_dim)
     # The prefix is the left factor of both products, which the kernel reads as it lies, while it would rearrange a
     # right one at every step; and it stays four-dimensional, as taking its only row would copy it.
-    query = heads[:, :n_head].permute(1, 2, 0)[None] * scale  # [1, n_head, head_dim, batch]
-    if scales is not None:
-        query = query * scales[0].transpose(2, 3)
-    scores = prefix[0] @ query  # [1, n_head, prefix, batch]
-    peak = scores.amax(2, keepdim=True)
+    query = heads[:, :n_head].permute(1, 2, 0)[None]  # [1, n_head, head_dim, batch]
+    scores = prefix[0] @ (query * (scale if scales is None else scales[0].transpose(2, 3) * scale))
+    peak = scores.amax(2, keepdim=True)  # of [1, n_head, prefix, batch]
     weights = torch.exp(scores - peak)
-    r = 1 / weights.sum(2, keepdim=True)
-    prefix_mixed = (prefix[1] @ weights) * r  # [1, n_head, head_dim, batch]
+    total = weights.sum(2, keepdim=True)
+    prefix_mixed = (prefix[1] @ weights) / total  # [1, n_head, head_dim, batch]
     if scales is not None:
         prefix_mixed = prefix_mixed * scales[1].transpose(2, 3)
+    sentinel = (peak + torch.log(total)) / scale
     # The extra channels: the query's first one meets the sentinel key's one, every other key has zero there.
-    extra = functional.pad(peak[0].permute(2, 0, 1) / scale, (0, SHARED_CHANNELS - 1, 0, 2 * n_head))
+    extra = functional.pad(_by_row(sentinel), (0, SHARED_CHANNELS - 1, 0, 2 * n_head))
     widened = torch.cat([heads, extra], -1).reshape(batch, 1, -1)
     if scales is not None:
         scales = tuple(functional.pad(s, (0, SHARED_CHANNELS), value=1 / 127) for s in scales)  # type: ignore[assignment]
     own_length = past_length - prefix[0].shape[2] + 1  # and the sentinel
     mixed, key, value = cached_attention(widened, *own, own_length, n_head, scale, scales)
-    by_head = mixed.reshape(batch, n_head, -1)
-    own_mixed, w = by_head[..., :head_dim], by_head[..., head_dim : head_dim + 1]
-    r, prefix_mixed = r[0].permute(2, 0, 1), prefix_mixed[0].permute(2, 0, 1)  # [batch, n_head, ...]
-    merged = (r * own_mixed + w * prefix_mixed) / (r + w * (1 - r))
+    by_head = mixed.reshape(batch, n_head, head_dim + SHARED_CHANNELS)
+    own_mixed, w, _ = torch.split(by_head, [head_dim, 1, SHARED_CHANNELS - 1], -1)
+    merged = own_mixed + w * _by_row(prefix_mixed)
     return merged.reshape(batch, 1, -1), key, value
+
+
+def _by_row(x: Tensor) -> Tensor:
+    """[1, n_head, channels, batch] as [batch, n_head, channels]."""
+    return x.permute(3, 1, 2, 0).squeeze(-1)
 
 
 def causal_attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
