@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Task(Generic[T]):
-    """A call that begins now. Of use for calls that spend their time outside the interpreter, such as ONNX Runtime's."""
+    """A call that begins now; worth it where the time is spent outside the interpreter, as in ONNX Runtime."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         """work: called once, without arguments, in a new thread."""
