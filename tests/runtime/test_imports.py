@@ -63,6 +63,11 @@ def test_importing_the_package_does_not_load_onnxruntime() -> None:
     assert run("import igpt_runtime, sys; print('onnxruntime' in sys.modules)").stdout == "False\n"
 
 
+def test_importing_the_package_does_not_load_what_is_slow_to_import() -> None:
+    code = "from igpt_runtime.session import import_onnxruntime; import sys; import_onnxruntime()"
+    assert run(f"{code}; print('importlib.metadata' in sys.modules)").stdout == "False\n"
+
+
 def test_public_names() -> None:
     assert igpt_runtime.__all__ == sorted(igpt_runtime.__all__)
     public = {name for name, value in vars(igpt_runtime).items() if not name.startswith("_") and callable(value)}

@@ -12,7 +12,7 @@ from PIL import Image
 from igpt_runtime import names
 from igpt_runtime.bundle import Bundle
 from igpt_runtime.complete import complete
-from igpt_runtime.errors import DeviceError, OptionError
+from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.features import classify, features
 from igpt_runtime.generate import GenerationOptions
 from igpt_runtime.session import open_session
@@ -116,7 +116,8 @@ def test_completing_opens_what_it_uses(tiny_bundle: Path, checked: list[str]) ->
     assert checked == []
     for _ in range(2):
         complete(session, PICTURE, GenerationOptions(1))
-    assert checked == ["weights.safetensors", "prefill.onnx", "decode.onnx"]
+    assert sorted(checked[:2]) == ["prefill.onnx", "weights.safetensors"]  # at the same time
+    assert checked[2:] == ["decode.onnx"]
     complete(session, PICTURE, GenerationOptions(8))
     assert checked[3:] == ["decode_shared.onnx"]
 
@@ -125,7 +126,41 @@ def test_features_open_the_prefill_graph_only(tiny_bundle: Path, checked: list[s
     session = open_session(tiny_bundle, device="cpu")
     features(session, [PICTURE])
     classify(session, [PICTURE])
-    assert checked == ["weights.safetensors", "prefill.onnx"]
+    assert sorted(checked) == ["prefill.onnx", "weights.safetensors"]
     complete(session, PICTURE, GenerationOptions(1))
-    assert checked == ["weights.safetensors", "prefill.onnx", "decode.onnx"]
+    assert checked[2:] == ["decode.onnx"]
     assert session.graph(names.DECODE) is session.graph(names.DECODE)
+
+
+def test_graphs_are_opened_while_prefill_runs(tiny_bundle: Path) -> None:
+    session = open_session(tiny_bundle, device="cpu")
+    for name in (names.DECODE, names.DECODE_SHARED, names.DECODE_SHARED):
+        session.prepare(name)
+        assert not session.holds_weights
+    graph = session.graph(names.DECODE_SHARED)
+    assert session.holds_weights and session.graph(names.DECODE_SHARED) is graph
+    session.prepare(names.DECODE_SHARED)
+    assert session.graph(names.DECODE_SHARED) is graph
+
+
+def test_what_fails_in_the_background_is_told(bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = open_session(bundle_copy, device="cpu")
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: int("no graph"))
+    session.prepare(names.DECODE)
+    with pytest.raises(BundleError, match="ONNX Runtime cannot open .*decode.onnx .*; export the bundle again"):
+        session.graph(names.DECODE)
+    monkeypatch.undo()
+    assert session.graph(names.DECODE) is not None  # a failure is not kept
+
+
+def test_altered_weights_are_told_before_a_graph_runs(bundle_copy: Path) -> None:
+    weights = bundle_copy / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    session = open_session(bundle_copy, device="cpu")
+    for _ in range(2):  # also the second time
+        for begin in (session.prepare, session.graph):
+            with pytest.raises(BundleError, match="does not match its sha256"):
+                begin(names.DECODE)
+    assert not session.holds_weights

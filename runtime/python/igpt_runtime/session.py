@@ -2,13 +2,13 @@
 
 import contextlib
 import ctypes
-import importlib.metadata
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from igpt_runtime.background import Task
 from igpt_runtime.bundle import Bundle, open_bundle
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
@@ -37,7 +37,9 @@ class Session:
         self._required = _CUDA if device == "cuda" else None
         self._threads = threads
         self._graphs: dict[str, onnxruntime.InferenceSession] = {}
+        self._coming: dict[str, Task[onnxruntime.InferenceSession]] = {}  # graphs being opened
         self._paths: dict[str, Path] = {}  # of the graphs that were checked
+        self._weights: Task[None] | None = None  # their check
 
     @property
     def manifest(self) -> Manifest:
@@ -52,19 +54,54 @@ class Session:
             DeviceError: CUDA was asked for and ONNX Runtime did not start it.
         """
         if name not in self._graphs:
-            path = self._checked(name)
-            for other in _DECODERS - {name} if name in _DECODERS else ():
-                self._graphs.pop(other, None)  # each packs the weights: one copy is enough
-            self._graphs[name] = self._open(path, packed=name in _DECODERS)
+            coming = self._coming.pop(name, None)
+            if coming is None:
+                path = self._checked(name)
+                self._close_other_decoder(name)
+                try:
+                    graph = self._open(path, name)
+                finally:
+                    self._check_weights().result()  # of two errors it is this one that tells what is wrong
+            else:
+                graph = coming.result()
+            self._graphs[name] = graph
+            if name in _DECODERS:
+                return_freed_memory()  # packing leaves up to three times the weights' size behind
         return self._graphs[name]
 
+    def prepare(self, name: str) -> None:
+        """Begin to open a graph in the background; `graph` then waits for it, and raises what went wrong.
+
+        Does nothing where it is open or coming, or where a GPU is in use.
+
+        Raises:
+            BundleError: the graph is not in the bundle, or its file is damaged.
+        """
+        # A provider that fails to start needs stdout for itself: see _open.
+        if name not in self._graphs and name not in self._coming and self._providers == [_CPU]:
+            path = self._checked(name)
+            self._check_weights().result()
+            self._close_other_decoder(name)
+            self._coming[name] = Task(lambda: self._open(path, name))
+
+    def _close_other_decoder(self, name: str) -> None:
+        """Each packs the weights: one copy is enough."""
+        for other in _DECODERS - {name} if name in _DECODERS else ():
+            self._graphs.pop(other, None)
+            self._coming.pop(other, None)
+
     def _checked(self, name: str) -> Path:
-        """The file of a graph, after a look at it, and before at the weights, the first time."""
+        """The file of a graph, after a look at it the first time, and while the weights are being looked at."""
         if name not in self._paths:
-            if not self._paths:
-                self.bundle.check_file(WEIGHTS_FILE)
+            self._check_weights()
             self._paths[name] = self.bundle.graph_path(name)
         return self._paths[name]
+
+    def _check_weights(self) -> Task[None]:
+        """The check of the weights, which began when the first graph was asked for: no graph runs before its end."""
+        if self._weights is None:
+            self._weights = Task(lambda: self.bundle.check_file(WEIGHTS_FILE))
+        return self._weights
 
     @property
     def holds_weights(self) -> bool:
@@ -81,16 +118,21 @@ class Session:
             if not was_open:
                 self._graphs.pop(name, None)
 
-    def _open(self, path: Path, *, packed: bool) -> "onnxruntime.InferenceSession":
+    def _open(self, path: Path, name: str) -> "onnxruntime.InferenceSession":
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
-        if not packed and self.manifest.precision in _FAST_UNPACKED:
-            options.add_session_config_entry("session.disable_prepacking", "1")
+        on_cpu = self._providers == [_CPU]
+        if name not in _DECODERS:
+            if self.manifest.precision in _FAST_UNPACKED:
+                options.add_session_config_entry("session.disable_prepacking", "1")
+            if on_cpu:  # the kernels are in the graph already: looking for better ones takes as long as all the rest
+                options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
-            # When a provider fails to start, onnxruntime prints that to stdout, where our results go.
-            with contextlib.redirect_stdout(sys.stderr):
+            # When a provider fails to start, onnxruntime prints that to stdout, where our results go. The CPU's never
+            # does, and is opened in threads, which must not exchange stdout.
+            with contextlib.nullcontext() if on_cpu else contextlib.redirect_stdout(sys.stderr):
                 session = self._ort.InferenceSession(path, options, providers=self._providers)
             session.disable_fallback()
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
@@ -100,8 +142,6 @@ class Session:
             raise DeviceError(
                 "CUDA was asked for but ONNX Runtime could not start it; check the driver, or use --device cpu"
             )
-        if packed:
-            return_freed_memory()  # packing leaves up to three times the weights' size behind
         return session
 
     @property
@@ -155,12 +195,15 @@ def return_freed_memory() -> None:
 
 
 def is_installed(distribution: str) -> bool:
-    """Whether a distribution, by its name, is installed."""
-    try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    """Whether a distribution, by its name, was installed from a wheel."""
+    # importlib.metadata would tell too, but importing it takes as long as starting the interpreter.
+    prefix = distribution.replace("-", "_") + "-"
+    for entry in sys.path:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(entry or "."):
+                if name.startswith(prefix) and name.endswith(".dist-info"):
+                    return True
+    return False
 
 
 def _providers(device: str, available: list[str]) -> list[str]:
