@@ -159,8 +159,15 @@ def cached_attention(
 
 
 def quantize_cache(x: Tensor, scale: Tensor) -> Tensor:
-    """Keys or values [batch, n_head, slots, head_dim] as int8, rounded half to even as the kernel does."""
-    return torch.clamp(torch.round(x / scale), -128, 127).to(torch.int8)
+    """Keys or values [batch, n_head, slots, head_dim] as int8, rounded half to even as the kernel does.
+
+    scale: [1, n_head, 1, head_dim], which is one more axis than the operator that rounds takes.
+    """
+    x = x * scale.reciprocal()
+    if torch.compiler.is_exporting():
+        one, zero = torch.ones(()), torch.zeros((), dtype=torch.int8)
+        return _node("::QuantizeLinear", (x, one, zero), {}, [x.to(torch.int8)], version=None)[0]
+    return torch.clamp(torch.round(x), -128, 127).to(torch.int8)
 
 
 def shared_prefix_attention(

@@ -99,7 +99,7 @@ def prefill(session: Session, primer: Tokens, rows: int = 0) -> Slots:
     with session.borrowed(names.PREFILL) as graph:
         if rows:
             session.prepare(names.DECODE_SHARED if shares_prefix(rows, primer.size) else names.DECODE)
-        slots: Slots = graph.run(names.present_names(config), {names.INPUT_IDS: inputs[None]})
+        slots: Slots = graph.run(names.present_names(config), {names.INPUT_IDS: inputs[None]}, session.fetched_only)
     return slots
 
 

@@ -40,6 +40,9 @@ class Session:
         self._coming: dict[str, Task[onnxruntime.InferenceSession]] = {}  # graphs being opened
         self._paths: dict[str, Path] = {}  # of the graphs that were checked
         self._weights: Task[None] | None = None  # their check
+        # For runs that want some of a graph's outputs only: what the others need is then not computed.
+        self.fetched_only = self._ort.RunOptions()
+        self.fetched_only.only_execute_path_to_fetches = True
 
     @property
     def manifest(self) -> Manifest:
