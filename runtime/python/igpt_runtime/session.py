@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igpt_runtime.bundle import Bundle, open_bundle
+from igpt_runtime.device import DeviceTensors, with_options
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
 from igpt_runtime.names import DECODE, DECODE_SHARED
@@ -38,6 +39,7 @@ class Session:
         self._threads = threads
         self._graphs: dict[str, onnxruntime.InferenceSession] = {}
         self._paths: dict[str, Path] = {}  # of the graphs that were checked
+        self.device_tensors = DeviceTensors(self._ort)
 
     @property
     def manifest(self) -> Manifest:
@@ -91,7 +93,8 @@ class Session:
         try:
             # When a provider fails to start, onnxruntime prints that to stdout, where our results go.
             with contextlib.redirect_stdout(sys.stderr):
-                session = self._ort.InferenceSession(path, options, providers=self._providers)
+                providers = with_options(self._providers, self.manifest, decodes=packed)
+                session = self._ort.InferenceSession(path, options, providers=providers)
             session.disable_fallback()
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             reason = str(error).splitlines()[0]
