@@ -25,7 +25,7 @@ TOLERANCE = 1e-4  # of the largest difference, relative to the largest reference
 # Below fp32 the kernels round activations too, which torch does not, and single values may be far off. This bounds the
 # root mean square, relative to the reference's; a wrong graph is off by about 1, the rest the certificate tells.
 COARSE_TOLERANCE = 0.2
-HALF_TOLERANCE = 0.02  # likewise in fp16
+HALF_TOLERANCE = 0.02  # likewise in fp16, which was 0.0015 off with 24 layers and 0.0009 with 6
 _SEQUENCE = 64  # positions compared
 _STEPS = 8  # of them, how many the decode graph takes one by one
 _SEQUENCES, _ROWS = 2, 2  # compared; and rows that each is decoded in
@@ -71,7 +71,7 @@ def verify_bundle(
                     ]
                 )
                 report[f"{name}_max_abs_diff"] = _difference(
-                    expected[names.LOGITS][:, split:], logits, "decode logits", precision
+                    expected[names.LOGITS][:, split:], logits, f"{name} logits", precision
                 )
     return report
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+from igpt_export import export
 from igpt_export.calibration import load_pictures, observe
 from igpt_export.certificate import compare
 from igpt_export.checkpoint import load_checkpoint
@@ -32,7 +34,9 @@ def failure(*arguments: object) -> str:
     return next(line for line in result.stderr.splitlines() if line.startswith("Error: "))
 
 
-@pytest.mark.parametrize(("weights", "kv_cache"), [("int8", "int8"), ("int4", "fp32"), ("fp32", "int8")])
+@pytest.mark.parametrize(
+    ("weights", "kv_cache"), [("int8", "int8"), ("int4", "fp32"), ("fp32", "int8"), ("fp16", "fp16")]
+)
 def test_certificate_is_complete(bundle_of: BundleOf, weights: str, kv_cache: str) -> None:
     manifest = open_bundle(bundle_of(weights, kv_cache)).manifest
     assert (manifest.precision, manifest.kv_cache) == (weights, kv_cache)
@@ -75,7 +79,12 @@ def rounded(tiny_checkpoint: Path) -> Callable[[str], Rounded]:
     return lambda name: (
         weight,
         observation.power[LINEAR],
-        QuantizedTensors(checkpoint.tensors, checkpoint.config, Precision(name, "int8"), observation),
+        QuantizedTensors(
+            checkpoint.tensors,
+            checkpoint.config,
+            Precision(name, "fp16" if name == "fp16" else "int8"),
+            observation,
+        ),
     )
 
 
@@ -104,7 +113,7 @@ def test_nibbles_beat_plain_rounding(rounded: Callable[[str], Rounded]) -> None:
 def test_every_tensor_has_the_announced_shape(
     rounded: Callable[[str], Rounded],
 ) -> None:
-    for name in ("fp32", "int8", "int4"):
+    for name in ("fp32", "int8", "int4", "fp16"):
         *_, tensors = rounded(name)
         assert {k: (t.dtype, tuple(t.shape)) for k, t in tensors.items()} == tensors.shapes
 
@@ -151,6 +160,73 @@ def test_a_width_the_kernels_do_not_take(write_checkpoint: Callable[..., Path]) 
     assert message == "Error: int4 needs n_embd to be a multiple of 16, it is 24; use --precision fp32"
 
 
+def test_everything_is_half_in_fp16(rounded: Callable[[str], Rounded], bundle_of: BundleOf) -> None:
+    weight, _, tensors = rounded("fp16")
+    assert {dtype for dtype, _ in tensors.shapes.values()} == {torch.float16}
+    assert torch.equal(tensors[f"{LINEAR}.weight"], weight.half())
+    manifest = open_bundle(bundle_of("fp16", "fp16")).manifest
+    assert set(manifest.graphs) == {"prefill", "decode"}
+    dtypes = {spec.name: spec.dtype for graph in manifest.graphs.values() for spec in (*graph.inputs, *graph.outputs)}
+    assert {name.split(".")[0] for name, dtype in dtypes.items() if dtype == "float16"} == {
+        "past_key_values",
+        "present",
+    }
+
+
+@pytest.mark.parametrize(
+    ("precision", "kv_cache"), [("fp16", "fp32"), ("fp16", "int8"), ("fp32", "fp16"), ("int8", "fp16")]
+)
+def test_an_fp16_cache_goes_with_fp16_weights_only(
+    refused: Callable[..., str], tiny_checkpoint: Path, precision: str, kv_cache: str
+) -> None:
+    message = refused(main, "--checkpoint", tiny_checkpoint, "--precision", precision, "--kv-cache", kv_cache)
+    assert message == (
+        f"a {kv_cache} cache does not go with {precision} weights: fp16 weights have an fp16 cache and no others do; "
+        "leave --kv-cache out"
+    )
+
+
+OVERFLOWS = {
+    "a weight": ({"h.0.mlp.c_fc.weight": 1e6}, "the largest weight of h.0.mlp.c_fc.weight is "),
+    "an activation": (
+        {"h.1.mlp.c_fc.weight": 1e5},
+        "the largest activation of block 1, the residual stream included, is ",
+    ),
+    "the residual stream": (
+        {"h.0.mlp.c_proj.bias": 1e5, "h.1.mlp.c_proj.bias": 1e5, "h.2.mlp.c_proj.bias": 1e5},
+        "the largest activation of block 0, the residual stream included, is ",
+    ),
+    "the logits": ({"lm_head.weight": 5e4}, "the largest logit is "),
+}
+
+
+@pytest.mark.parametrize(("factors", "message"), OVERFLOWS.values(), ids=OVERFLOWS)
+def test_overflow_is_refused(
+    refused: Callable[..., str], write_checkpoint: Callable[..., Path], factors: dict[str, float], message: str
+) -> None:
+    directory = write_checkpoint(fields={"n_layer": 3})
+    tensors = load_file(directory / "model.safetensors")
+    for name, factor in factors.items():
+        tensors[name if name.startswith("lm_head") else f"transformer.{name}"] *= factor
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    said = refused(main, "--checkpoint", directory, "--precision", "fp16", "--max-loss-increase", "inf")
+    assert said.startswith(f"fp16 overflows: {message}") and "float16 ends at 65504; nothing was kept - use " in said
+
+
+def test_overflow_of_the_written_graphs_is_refused(
+    monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str], write_checkpoint: Callable[..., Path]
+) -> None:
+    """Where the pictures told nothing: the logits that are not finite do."""
+    monkeypatch.setattr(export, "check_activations", lambda *_: None)
+    directory = write_checkpoint()
+    tensors = load_file(directory / "model.safetensors")
+    tensors["transformer.h.0.mlp.c_fc.weight"] *= 5e4
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    said = refused(main, "--checkpoint", directory, "--precision", "fp16", "--max-loss-increase", "inf")
+    assert said.startswith("fp16 overflows: an activation behind the logits of the written graphs is inf, float16 ends")
+
+
 def test_default_names_say_the_precision() -> None:
     assert [str(Precision("fp32", "fp32")), str(Precision("int8", "int8"))] == ["fp32", "int8"]
+    assert str(Precision("fp16", "fp16")) == "fp16"
     assert [str(Precision("fp32", "int8")), str(Precision("int4", "fp32"))] == ["fp32-kv-int8", "int4-kv-fp32"]
