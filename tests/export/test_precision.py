@@ -21,6 +21,7 @@ from igpt_export.model import NIBBLE_BLOCK
 from igpt_export.precision import Precision
 from igpt_export.quantize import QuantizedTensors
 from igpt_runtime import open_bundle
+from igpt_runtime.errors import VerificationError
 
 BundleOf = Callable[[str, str], Path]
 Rounded = tuple[torch.Tensor, torch.Tensor, QuantizedTensors]
@@ -186,43 +187,52 @@ def test_an_fp16_cache_goes_with_fp16_weights_only(
     )
 
 
-OVERFLOWS = {
-    "a weight": ({"h.0.mlp.c_fc.weight": 1e6}, "the largest weight of h.0.mlp.c_fc.weight is "),
-    "an activation": (
-        {"h.1.mlp.c_fc.weight": 1e5},
-        "the largest activation of block 1, the residual stream included, is ",
-    ),
-    "the residual stream": (
-        {"h.0.mlp.c_proj.bias": 1e5, "h.1.mlp.c_proj.bias": 1e5, "h.2.mlp.c_proj.bias": 1e5},
-        "the largest activation of block 0, the residual stream included, is ",
-    ),
-    "the logits": ({"lm_head.weight": 5e4}, "the largest logit is "),
-}
+BLOCK = "the largest activation of block {}, the residual stream included, is "
 
 
-@pytest.mark.parametrize(("factors", "message"), OVERFLOWS.values(), ids=OVERFLOWS)
-def test_overflow_is_refused(
-    refused: Callable[..., str], write_checkpoint: Callable[..., Path], factors: dict[str, float], message: str
-) -> None:
-    directory = write_checkpoint(fields={"n_layer": 3})
+def scaled(directory: Path, name: str, factor: float) -> Path:
+    """A checkpoint with one of its tensors multiplied."""
     tensors = load_file(directory / "model.safetensors")
-    for name, factor in factors.items():
-        tensors[name if name.startswith("lm_head") else f"transformer.{name}"] *= factor
+    tensors[name] *= factor
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    said = refused(main, "--checkpoint", directory, "--precision", "fp16", "--max-loss-increase", "inf")
-    assert said.startswith(f"fp16 overflows: {message}") and "float16 ends at 65504; nothing was kept - use " in said
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "message"),
+    [
+        pytest.param("transformer.h.1.mlp.c_fc.weight", 1e5, BLOCK.format(1), id="activation"),
+        pytest.param("transformer.h.0.mlp.c_proj.bias", 1e6, BLOCK.format(0), id="residual stream"),
+        pytest.param("lm_head.weight", 1e5, "the largest logit is ", id="logits"),
+    ],
+)
+def test_overflow_is_refused(
+    refused: Callable[..., str], write_checkpoint: Callable[..., Path], name: str, factor: float, message: str
+) -> None:
+    directory = scaled(write_checkpoint(), name, factor)
+    said = refused(main, "--checkpoint", directory, "--precision", "fp16", "--output", directory.parent / "bundle")
+    assert said.startswith(f"fp16 overflows: {message}")
+    assert said.endswith(
+        ", float16 ends at 65504; nothing was kept - use --precision fp32, or int8, whose activations are float32"
+    )
+
+
+def test_overflow_of_a_weight_is_refused(tiny_checkpoint: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    tensors = {
+        name: tensor * 1e6 if name == f"{LINEAR}.weight" else tensor for name, tensor in checkpoint.tensors.items()
+    }
+    rounded = QuantizedTensors(tensors, checkpoint.config, Precision("fp16", "fp16"), None)
+    with pytest.raises(VerificationError, match=rf"^fp16 overflows: the largest weight of {LINEAR}.weight is \d"):
+        rounded[f"{LINEAR}.weight"]
 
 
 def test_overflow_of_the_written_graphs_is_refused(
     monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str], write_checkpoint: Callable[..., Path]
 ) -> None:
-    """Where the pictures told nothing: the logits that are not finite do."""
-    monkeypatch.setattr(export, "check_activations", lambda *_: None)
-    directory = write_checkpoint()
-    tensors = load_file(directory / "model.safetensors")
-    tensors["transformer.h.0.mlp.c_fc.weight"] *= 5e4
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    said = refused(main, "--checkpoint", directory, "--precision", "fp16", "--max-loss-increase", "inf")
+    monkeypatch.setattr(export, "check_activations", lambda *_: None)  # as if the pictures had told nothing
+    directory = scaled(write_checkpoint(), "transformer.h.0.mlp.c_fc.weight", 5e4)
+    said = refused(main, "--checkpoint", directory, "--precision", "fp16", "--output", directory.parent / "bundle")
     assert said.startswith("fp16 overflows: an activation behind the logits of the written graphs is inf, float16 ends")
 
 
