@@ -1,5 +1,6 @@
 """Where a decode step's tensors live: in host memory, or on a CUDA device with the step captured as a CUDA graph."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,7 +83,7 @@ class CudaTensors:
         self._captured, self._eager = ort.RunOptions(), ort.RunOptions()
         self._captured.add_run_config_entry("gpu_graph_id", str(graph_id))
         self._eager.add_run_config_entry("gpu_graph_id", "-1")
-        self._rehearsed = False
+        self._thread = threading.local()  # captured graphs are those of a thread
 
     def bind(self, name: str, array: Array, output: str | None = None) -> None:
         """Have a copy of an array read at every run as an input, and written as an output too."""
@@ -130,13 +131,13 @@ class CudaTensors:
             self._graph.run_with_iobinding(self._binding, self._eager)
             self._binding.bind_ortvalue_input(names.INPUT_IDS, self._values[names.INPUT_IDS])
             return
-        if not self._rehearsed:
+        if not getattr(self._thread, "rehearsed", False):
             # Capturing runs the graph more than once, each time feeding it what it drew. All it leaves behind is the
             # slot of its token, which the run that counts fills again.
             fed = self.read(names.INPUT_IDS)
             self._graph.run_with_iobinding(self._binding, self._captured)
             self.write(names.INPUT_IDS, fed)
-            self._rehearsed = True
+            self._thread.rehearsed = True
         self._graph.run_with_iobinding(self._binding, self._captured)
 
 
