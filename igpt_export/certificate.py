@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_export.calibration import Observation, Pictures, shifted
+from igpt_export.overflow import check_finite
 from igpt_runtime import names
 from igpt_runtime.cache import new_cache
 from igpt_runtime.errors import VerificationError
@@ -67,6 +68,9 @@ def certify(
     rows = np.concatenate(list(chosen.values()))
     prefilled = _prefill_logits(session, tokens[rows])
     decoded = _decode_logits(session, tokens[rows], progress)
+    if session.manifest.precision == "fp16":
+        check_finite(prefilled, "prefill logits")
+        check_finite(decoded, "decode logits")
     reference = expected[rows]
     parts = {"calibration": slice(0, len(chosen["calibration"])), "held_out": slice(len(chosen["calibration"]), None)}
     return Certificate(

@@ -21,12 +21,16 @@ DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of --random-weights.")
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "int8", "int4"]),
+    type=click.Choice(["fp32", "int8", "int4", "fp16"]),
     default="fp32",
     show_default=True,
-    help="Of the weights.",
+    help="Of the weights; fp16, of everything, is for CUDA.",
 )
-@click.option("--kv-cache", type=click.Choice(["fp32", "int8"]), help="Of the cache.  [default: int8 below fp32]")
+@click.option(
+    "--kv-cache",
+    type=click.Choice(["fp32", "int8", "fp16"]),
+    help="Of the cache.  [default: int8 with int8 and int4 weights, else that of the weights]",
+)
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from igpt_export.calibration import Observation, load_pictures, observe
 from igpt_export.certificate import certify, check_loss
 from igpt_export.checkpoint import Checkpoint
+from igpt_export.overflow import check_activations
 from igpt_export.precision import Precision, check_shape
 from igpt_export.quantize import QuantizedTensors
 from igpt_export.trace import OPSET, trace_graphs
@@ -49,7 +50,8 @@ def export_bundle(
         OptionError: the precision does not fit the model, or there are no calibration pictures.
         OutputError: `output` exists or cannot be written.
         DeviceError: onnxruntime is not installed, or twice.
-        VerificationError: the bundle disagrees with torch, or loses more than it may; nothing is kept.
+        VerificationError: the bundle disagrees with torch, loses more than it may, or overflows float16; nothing is
+            kept.
     """
     import_onnxruntime()  # verification needs it: fail before the work, not after
     precision = precision or Precision()
@@ -61,6 +63,8 @@ def export_bundle(
         if pictures is not None:
             stage("calibrating")
             observation, logits = observe(checkpoint, pictures, _counted(stage, "calibrating", "pictures"))
+            if precision.is_half:
+                check_activations(observation, logits)
         tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, observation)
         stage("writing weights")
         write_weights(tensors, tensors.shapes, directory, _counted(stage, "writing weights", "MB", 1_000_000))
@@ -94,7 +98,7 @@ def _loss_limit(checkpoint: Checkpoint, precision: Precision, calibration: Path 
     """The loss to allow. Raises OptionError for options that would be ignored, or are no number."""
     if precision.is_exact and (calibration is not None or asked is not None):
         raise OptionError(
-            "fp32 needs no calibration and loses nothing; give --precision int8 or int4, or --kv-cache int8"
+            "fp32 needs no calibration and loses nothing; give --precision int8, int4 or fp16, or --kv-cache int8"
         )
     if asked is not None and "lm_head.weight" not in checkpoint.tensors:
         raise OptionError(

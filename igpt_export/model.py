@@ -223,6 +223,9 @@ class ImageGPT(nn.Module):
         past_length = torch.as_tensor(past_length)
         positions = torch.arange(input_ids.shape[1], device=input_ids.device) + past_length
         x, residual = self.wte(input_ids), self.wpe(positions)[None]
+        if x.dtype == torch.float16:
+            # CUDA's norm with float32 sums ("strict mode") takes no broadcast skip.
+            residual = residual.expand_as(x)
         hidden_states: list[Tensor] = []
         present: list[Tensor] = []
         for layer, block in enumerate(self.h):

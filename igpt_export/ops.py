@@ -44,7 +44,8 @@ def skip_rms_norm(x: Tensor, skip: Tensor, weight: Tensor, epsilon: float) -> tu
     x: [batch, sequence, n_embd]; skip: the same shape, or [1, sequence, n_embd]; weight: [n_embd].
     """
     if torch.compiler.is_exporting():
-        like = [x, x[..., :1], x[..., :1], x]
+        mean = x[..., :1].float()
+        like = [x, mean, mean, x]
         attrs = {"epsilon": epsilon}
         normed, _, _, total = _fused("SkipSimplifiedLayerNormalization", (x, skip, weight), attrs, like)
         return normed, total
@@ -135,8 +136,7 @@ def cached_attention(
     batch, sequence = qkv.shape[0], qkv.shape[1]
     n_embd = qkv.shape[2] // 3
     if torch.compiler.is_exporting():
-        total = (past_length + sequence).to(torch.int32)
-        seqlens_k = (total - 1).expand(batch)
+        total, seqlens_k = _lengths(past_key, past_length, batch, sequence)
         attrs: dict[str, Any] = {"num_heads": n_head, "kv_num_heads": n_head, "scale": scale}
         inputs: tuple[Tensor | None, ...] = (qkv, None, None, past_key, past_value, seqlens_k, total)
         if scales is not None:
@@ -156,6 +156,20 @@ def cached_attention(
     visible = torch.ones(sequence, past + sequence, dtype=torch.bool, device=qkv.device).tril(past)
     mixed = functional.scaled_dot_product_attention(query, seen_key, seen_value, attn_mask=visible, scale=scale)
     return _merge_heads(mixed), key, value
+
+
+def _lengths(past_key: Tensor, past_length: Tensor, batch: int, sequence: int) -> tuple[Tensor, Tensor]:
+    """Inputs of the attention kernel: the longest row's length, int32 scalar, and every row's less one, int32 [batch].
+
+    CUDA's kernel wants the first on the host and the second on the device. With a float16 cache, which is for CUDA, the
+    first is therefore an upper bound that no step changes, the capacity (kernels read the real lengths from the second
+    only), and the second does not mix device and host numbers: a step can be captured as a CUDA graph.
+    """
+    if past_key.dtype != torch.float16:
+        total = (past_length + sequence).to(torch.int32)
+        return total, (total - 1).expand(batch)
+    capacity = torch.scalar_tensor(past_key.shape[2], dtype=torch.int32)
+    return capacity, (torch.arange(sequence) + past_length)[-1:].to(torch.int32).expand(batch)
 
 
 def quantize_cache(x: Tensor, scale: Tensor) -> Tensor:

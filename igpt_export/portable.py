@@ -33,9 +33,10 @@ def SkipSimplifiedLayerNormalization(
     epsilon: float = 1e-5,
 ) -> Tuple[FLOAT, FLOAT, FLOAT, FLOAT]:
     total = X + skip
-    mean = op.ReduceMean(total * total, [-1], keepdims=1)
+    exact = op.Cast(total, to=1)  # squares overflow float16
+    mean = op.ReduceMean(exact * exact, [-1], keepdims=1)
     inverse = op.Reciprocal(op.Sqrt(mean + epsilon))
-    normed = total * inverse * gamma
+    normed = op.CastLike(exact * inverse * op.Cast(gamma, to=1), X)
     return normed, mean, inverse, total
 
 
@@ -47,7 +48,7 @@ def GroupQueryAttention(
     rows = op.Shape(qkv, start=0, end=2)
     sequence = op.Shape(qkv, start=1, end=2)
     capacity = op.Shape(past_key, start=2, end=3)
-    end = op.Reshape(op.Cast(total, to=7), [1])
+    end = op.Cast(op.Slice(seqlens_k, [0], [1]), to=7) + 1  # all rows have the same length; `total` may be any bound
     begin = end - sequence
     heads = op.Reshape(op.Constant(value_int=num_heads), [1])
     split = op.Concat(rows, heads, [-1], axis=0)
@@ -59,11 +60,14 @@ def GroupQueryAttention(
     present_value = op.Concat(
         op.Slice(past_value, [0], begin, [2]), v4, op.Slice(past_value, end, capacity, [2]), axis=2
     )
-    scores = op.MatMul(q4, op.Transpose(present_key, perm=[0, 1, 3, 2])) * op.Constant(value_float=scale)
+    # In float32 whatever the cache is in, as the kernels compute it.
+    keys, values = op.Cast(present_key, to=1), op.Cast(present_value, to=1)
+    query = op.Cast(q4, to=1)
+    scores = op.MatMul(query, op.Transpose(keys, perm=[0, 1, 3, 2])) * op.Constant(value_float=scale)
     query_position = op.Unsqueeze(op.Range(op.Squeeze(begin), op.Squeeze(end), op.Constant(value_int=1)), [1])
     key_position = op.Unsqueeze(op.Range(op.Constant(value_int=0), op.Squeeze(capacity), op.Constant(value_int=1)), [0])
     masked = op.Where(key_position > query_position, op.Constant(value_float=-3.0e38), scores)
-    mixed = op.MatMul(op.Softmax(masked, axis=-1), present_value)
+    mixed = op.CastLike(op.MatMul(op.Softmax(masked, axis=-1), values), qkv)
     merged = op.Concat(rows, [-1], axis=0)
     return op.Reshape(op.Transpose(mixed, perm=[0, 2, 1, 3]), merged), present_key, present_value
 

@@ -14,9 +14,11 @@ _LINEAR = {
     "fp32": {names.PREFILL: "float", names.DECODE: "float", names.DECODE_SHARED: "float"},
     "int8": {names.PREFILL: "integer", names.DECODE: "byte", names.DECODE_SHARED: "byte"},
     "int4": {names.PREFILL: "nibble", names.DECODE: "nibble", names.DECODE_SHARED: "nibble"},
+    # For GPUs, whose attention kernel is fast enough over copies of a prefix.
+    "fp16": {names.PREFILL: "float", names.DECODE: "float"},
 }
 WEIGHTS = tuple(_LINEAR)
-KV_CACHES = ("fp32", "int8")
+KV_CACHES = tuple(CACHE_DTYPES)
 _SMALLEST_BLOCK = 16  # of MatMulNBits
 
 
@@ -24,8 +26,9 @@ _SMALLEST_BLOCK = 16  # of MatMulNBits
 class Precision:
     """What a bundle stores its weights and its cache in."""
 
-    weights: str = "fp32"  # fp32, int8 or int4: the blocks' matrices; embeddings, norms, biases and heads stay fp32
-    kv_cache: str = "fp32"  # fp32 or int8
+    # fp32, int8 or int4: the blocks' matrices; embeddings, norms, biases and heads stay fp32. fp16: all of them.
+    weights: str = "fp32"
+    kv_cache: str = "fp32"  # fp32 or int8; fp16 with fp16 weights, and only with them
 
     def __post_init__(self) -> None:
         """Raise OptionError for a precision there is not."""
@@ -33,6 +36,11 @@ class Precision:
             raise OptionError(f"unknown precision {self.weights!r}; choose one of {', '.join(WEIGHTS)}")
         if self.kv_cache not in KV_CACHES:
             raise OptionError(f"unknown cache precision {self.kv_cache!r}; choose one of {', '.join(KV_CACHES)}")
+        if (self.weights == "fp16") != (self.kv_cache == "fp16"):
+            raise OptionError(
+                f"a {self.kv_cache} cache does not go with {self.weights} weights: fp16 weights have an fp16 cache and "
+                "no others do; leave --kv-cache out"
+            )
 
     @property
     def cache_dtype(self) -> str:
@@ -43,6 +51,16 @@ class Precision:
     def is_exact(self) -> bool:
         """Whether nothing is rounded, so that nothing needs calibration or a certificate."""
         return self == Precision()
+
+    @property
+    def is_half(self) -> bool:
+        """Whether weights, activations and cache are float16."""
+        return self.weights == "fp16"
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The graphs that a bundle has, if its model can fill them."""
+        return tuple(_LINEAR[self.weights])
 
     def linear(self, graph: str) -> str:
         """The kind of linear layers of a graph."""
@@ -55,14 +73,14 @@ class Precision:
 
 def default_kv_cache(weights: str) -> str:
     """The precision of the cache if none is asked for."""
-    return "fp32" if weights == "fp32" else "int8"
+    return weights if weights in ("fp32", "fp16") else "int8"
 
 
 def check_shape(config: ImageGPTConfig, precision: Precision) -> None:
     """Raise OptionError for a model whose matrices the kernels of a precision do not take."""
     widths = {"n_embd": config.n_embd, "n_inner": config.inner_dim}
     for name, width in widths.items():
-        if precision.weights != "fp32" and width % _SMALLEST_BLOCK:
+        if precision.weights in ("int8", "int4") and width % _SMALLEST_BLOCK:
             raise OptionError(
                 f"{precision.weights} needs {name} to be a multiple of {_SMALLEST_BLOCK}, it is {width}; "
                 "use --precision fp32"

@@ -9,6 +9,7 @@ from torch import Tensor
 from igpt_export.calibration import Observation
 from igpt_export.model import NIBBLE_BLOCK, ImageGPT
 from igpt_export.ops import block_size
+from igpt_export.overflow import check_fits
 from igpt_export.precision import Precision
 from igpt_runtime import names
 from igpt_runtime.config import ImageGPTConfig
@@ -35,6 +36,10 @@ class QuantizedTensors(Mapping[str, Tensor]):
         self.shapes = {name: (t.dtype, tuple(t.shape)) for name, t in stored.state_dict().items()}
         self.shapes |= {n: (torch.float32, tuple(t.shape)) for n, t in tensors.items() if n.split(".")[0] in _HEADS}
         self._make: dict[str, Callable[[], Tensor]] = {}
+        if precision.is_half:
+            self.shapes = {name: (torch.float16, shape) for name, (_, shape) in self.shapes.items()}
+            self._make = {name: functools.partial(_half, tensors, name) for name in self.shapes}
+            return
         for name in self.shapes:
             layer, _, part = name.rpartition(".")
             if kind != "float" and layer + ".weight" in tensors and layer + ".weight_scale" in self.shapes:
@@ -68,6 +73,13 @@ class QuantizedTensors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.shapes)
+
+
+def _half(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    """The nearest float16 values. Raises VerificationError if there are none."""
+    tensor = tensors[name]
+    check_fits(float(tensor.abs().amax()), f"the largest weight of {name}")
+    return tensor.to(torch.float16)
 
 
 def _byte_scale(weight: Tensor, _: Tensor) -> Tensor:

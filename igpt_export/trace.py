@@ -31,7 +31,7 @@ from igpt_runtime.names import TensorSpec, graph_specs
 
 # The last opset the exporter emits natively: a conversion would inline the portable functions away.
 OPSET = 18
-_DTYPES = {"float32": torch.float32, "int64": torch.int64, "int8": torch.int8}
+_DTYPES = {"float32": torch.float32, "int64": torch.int64, "int8": torch.int8, "float16": torch.float16}
 # Sizes 0 and 1 would be specialised; any others stand for the free dimensions.
 _EXAMPLE_SIZES = {names.BATCH: 3, names.SEQUENCE: 5, names.PREFIX: 6, names.CAPACITY: 7}
 
@@ -46,14 +46,17 @@ class Prefill(nn.Module):
     def forward(self, input_ids: Tensor) -> list[Tensor]:
         config = self.model.config
         batch, sequence = input_ids.shape
-        empty = torch.zeros(batch, config.n_head, sequence, config.head_dim)
+        dtype = self.model.wte.weight.dtype
+        empty = torch.zeros(batch, config.n_head, sequence, config.head_dim, dtype=dtype)
         start = torch.zeros((), dtype=torch.int64)
         last, hidden_states, present = self.model(input_ids, start, [empty] * (2 * config.n_layer))
+        # What is read is float32 in every precision, and so is the mean.
+        hidden_states = [hidden.float() for hidden in hidden_states]
         features = torch.stack([hidden.mean(1) for hidden in hidden_states], dim=1)
-        logits = [] if self.model.lm_head is None else [self.model.lm_head(last)]
+        logits = [] if self.model.lm_head is None else [self.model.lm_head(last).float()]
         class_logits = []
         if self.classifier is not None and self.model.classifier is not None:
-            class_logits = [self.model.classifier(features[:, self.classifier.layer])]
+            class_logits = [self.model.classifier(features[:, self.classifier.layer].to(dtype)).float()]
         outputs = [*logits, *hidden_states, features, *class_logits]
         return [*outputs, *(self._quantized(present) if self.int8_cache else present)]
 
@@ -82,7 +85,7 @@ class Decode(nn.Module):
     ) -> list[Tensor]:
         assert self.model.lm_head is not None
         last, _, present = self.model(input_ids, past_length, past)
-        logits = self.model.lm_head(last[:, -1])
+        logits = self.model.lm_head(last[:, -1]).float()
         return [next_token(logits, uniform, temperature, top_k, top_p), logits, *present]
 
 
@@ -125,7 +128,7 @@ def trace_graphs(
     specs = graph_specs(config, lm_head=lm_head, n_labels=n_labels, cache_dtype=precision.cache_dtype)
     graphs = {}
     for name, (inputs, outputs) in specs.items():
-        if name != names.PREFILL and not lm_head:
+        if name not in precision.graphs or (name != names.PREFILL and not lm_head):
             continue
         with FakeTensorMode():
             model = ImageGPT(
@@ -136,6 +139,8 @@ def trace_graphs(
                 linear=precision.linear(name),
                 int8_cache=int8_cache,
             ).eval()
+            if precision.is_half:
+                _halve(model)
             if name == names.PREFILL:
                 module: nn.Module = Prefill(model, classifier, int8_cache=int8_cache)
             else:
@@ -143,6 +148,13 @@ def trace_graphs(
             graphs[name] = _trace(module, inputs, outputs)
         _finish(graphs[name], name, weights)
     return graphs
+
+
+def _halve(model: nn.Module) -> None:
+    """Make all parameters float16; `Module.half` cannot do that to fake tensors."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(parameter.half(), requires_grad=False))
 
 
 def _trace(module: nn.Module, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> ir.Model:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+from igpt_export import export
 from igpt_export.calibration import load_pictures, observe
 from igpt_export.certificate import compare
 from igpt_export.checkpoint import load_checkpoint
@@ -19,6 +21,7 @@ from igpt_export.model import NIBBLE_BLOCK
 from igpt_export.precision import Precision
 from igpt_export.quantize import QuantizedTensors
 from igpt_runtime import open_bundle
+from igpt_runtime.errors import VerificationError
 
 BundleOf = Callable[[str, str], Path]
 Rounded = tuple[torch.Tensor, torch.Tensor, QuantizedTensors]
@@ -32,7 +35,9 @@ def failure(*arguments: object) -> str:
     return next(line for line in result.stderr.splitlines() if line.startswith("Error: "))
 
 
-@pytest.mark.parametrize(("weights", "kv_cache"), [("int8", "int8"), ("int4", "fp32"), ("fp32", "int8")])
+@pytest.mark.parametrize(
+    ("weights", "kv_cache"), [("int8", "int8"), ("int4", "fp32"), ("fp32", "int8"), ("fp16", "fp16")]
+)
 def test_certificate_is_complete(bundle_of: BundleOf, weights: str, kv_cache: str) -> None:
     manifest = open_bundle(bundle_of(weights, kv_cache)).manifest
     assert (manifest.precision, manifest.kv_cache) == (weights, kv_cache)
@@ -75,7 +80,12 @@ def rounded(tiny_checkpoint: Path) -> Callable[[str], Rounded]:
     return lambda name: (
         weight,
         observation.power[LINEAR],
-        QuantizedTensors(checkpoint.tensors, checkpoint.config, Precision(name, "int8"), observation),
+        QuantizedTensors(
+            checkpoint.tensors,
+            checkpoint.config,
+            Precision(name, "fp16" if name == "fp16" else "int8"),
+            observation,
+        ),
     )
 
 
@@ -104,7 +114,7 @@ def test_nibbles_beat_plain_rounding(rounded: Callable[[str], Rounded]) -> None:
 def test_every_tensor_has_the_announced_shape(
     rounded: Callable[[str], Rounded],
 ) -> None:
-    for name in ("fp32", "int8", "int4"):
+    for name in ("fp32", "int8", "int4", "fp16"):
         *_, tensors = rounded(name)
         assert {k: (t.dtype, tuple(t.shape)) for k, t in tensors.items()} == tensors.shapes
 
@@ -151,6 +161,82 @@ def test_a_width_the_kernels_do_not_take(write_checkpoint: Callable[..., Path]) 
     assert message == "Error: int4 needs n_embd to be a multiple of 16, it is 24; use --precision fp32"
 
 
+def test_everything_is_half_in_fp16(rounded: Callable[[str], Rounded], bundle_of: BundleOf) -> None:
+    weight, _, tensors = rounded("fp16")
+    assert {dtype for dtype, _ in tensors.shapes.values()} == {torch.float16}
+    assert torch.equal(tensors[f"{LINEAR}.weight"], weight.half())
+    manifest = open_bundle(bundle_of("fp16", "fp16")).manifest
+    assert set(manifest.graphs) == {"prefill", "decode"}
+    dtypes = {spec.name: spec.dtype for graph in manifest.graphs.values() for spec in (*graph.inputs, *graph.outputs)}
+    assert {name.split(".")[0] for name, dtype in dtypes.items() if dtype == "float16"} == {
+        "past_key_values",
+        "present",
+    }
+
+
+@pytest.mark.parametrize(
+    ("precision", "kv_cache"), [("fp16", "fp32"), ("fp16", "int8"), ("fp32", "fp16"), ("int8", "fp16")]
+)
+def test_an_fp16_cache_goes_with_fp16_weights_only(
+    refused: Callable[..., str], tiny_checkpoint: Path, precision: str, kv_cache: str
+) -> None:
+    message = refused(main, "--checkpoint", tiny_checkpoint, "--precision", precision, "--kv-cache", kv_cache)
+    assert message == (
+        f"a {kv_cache} cache does not go with {precision} weights: fp16 weights have an fp16 cache and no others do; "
+        "leave --kv-cache out"
+    )
+
+
+BLOCK = "the largest activation of block {}, the residual stream included, is "
+
+
+def scaled(directory: Path, name: str, factor: float) -> Path:
+    """A checkpoint with one of its tensors multiplied."""
+    tensors = load_file(directory / "model.safetensors")
+    tensors[name] *= factor
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "message"),
+    [
+        pytest.param("transformer.h.1.mlp.c_fc.weight", 1e5, BLOCK.format(1), id="activation"),
+        pytest.param("transformer.h.0.mlp.c_proj.bias", 1e6, BLOCK.format(0), id="residual stream"),
+        pytest.param("lm_head.weight", 1e5, "the largest logit is ", id="logits"),
+    ],
+)
+def test_overflow_is_refused(
+    refused: Callable[..., str], write_checkpoint: Callable[..., Path], name: str, factor: float, message: str
+) -> None:
+    directory = scaled(write_checkpoint(), name, factor)
+    said = refused(main, "--checkpoint", directory, "--precision", "fp16", "--output", directory.parent / "bundle")
+    assert said.startswith(f"fp16 overflows: {message}")
+    assert said.endswith(
+        ", float16 ends at 65504; nothing was kept - use --precision fp32, or int8, whose activations are float32"
+    )
+
+
+def test_overflow_of_a_weight_is_refused(tiny_checkpoint: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    tensors = {
+        name: tensor * 1e6 if name == f"{LINEAR}.weight" else tensor for name, tensor in checkpoint.tensors.items()
+    }
+    rounded = QuantizedTensors(tensors, checkpoint.config, Precision("fp16", "fp16"), None)
+    with pytest.raises(VerificationError, match=rf"^fp16 overflows: the largest weight of {LINEAR}.weight is \d"):
+        rounded[f"{LINEAR}.weight"]
+
+
+def test_overflow_of_the_written_graphs_is_refused(
+    monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str], write_checkpoint: Callable[..., Path]
+) -> None:
+    monkeypatch.setattr(export, "check_activations", lambda *_: None)  # as if the pictures had told nothing
+    directory = scaled(write_checkpoint(), "transformer.h.0.mlp.c_fc.weight", 5e4)
+    said = refused(main, "--checkpoint", directory, "--precision", "fp16", "--output", directory.parent / "bundle")
+    assert said.startswith("fp16 overflows: an activation behind the logits of the written graphs is inf, float16 ends")
+
+
 def test_default_names_say_the_precision() -> None:
     assert [str(Precision("fp32", "fp32")), str(Precision("int8", "int8"))] == ["fp32", "int8"]
+    assert str(Precision("fp16", "fp16")) == "fp16"
     assert [str(Precision("fp32", "int8")), str(Precision("int4", "fp32"))] == ["fp32-kv-int8", "int4-kv-fp32"]

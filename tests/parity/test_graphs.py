@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from igpt_export.ops import MICROSOFT
 from igpt_runtime import names
 from igpt_runtime.manifest import WEIGHTS_FILE
 from igpt_runtime.names import TensorSpec
@@ -18,7 +19,7 @@ from igpt_runtime.session import open_session
 
 TOLERANCE = 1e-5
 GRAPHS = [names.PREFILL, names.DECODE, names.DECODE_SHARED]
-PRECISIONS = [("fp32", "fp32"), ("fp32", "int8"), ("int8", "int8"), ("int4", "fp32")]
+PRECISIONS = [("fp32", "fp32"), ("fp32", "int8"), ("int8", "int8"), ("int4", "fp32"), ("fp16", "fp16")]
 FUSED = {"QuickGelu": 3, "SkipSimplifiedLayerNormalization": 7, "GroupQueryAttention": 3}  # of 3 layers
 
 
@@ -40,7 +41,7 @@ def example(inputs: tuple[TensorSpec, ...], past_length: int = 9) -> dict[str, n
         elif spec.name == names.UNIFORM:
             value = generator.random(shape)
         else:
-            value = generator.standard_normal(shape) if spec.dtype == "float32" else generator.integers(-99, 99, shape)
+            value = generator.integers(-99, 99, shape) if spec.dtype == "int8" else generator.standard_normal(shape)
             if spec.name.startswith("past_key_values."):
                 value[:, :, past_length - 4 + 1 if shared else past_length :] = 0
                 if shared:
@@ -63,7 +64,12 @@ def assert_close(expected: list[np.ndarray], actual: list[np.ndarray], tolerance
         assert np.abs(left.astype(np.float64) - right).max() <= tolerance * largest + (left.dtype == np.int8)
 
 
-@pytest.fixture(params=[(*p, g) for p in PRECISIONS for g in GRAPHS], ids=lambda p: "-".join(p))
+def graphs_of(weights: str) -> list[str]:
+    """The graphs that a bundle has."""
+    return GRAPHS[:2] if weights == "fp16" else GRAPHS
+
+
+@pytest.fixture(params=[(*p, g) for p in PRECISIONS for g in graphs_of(p[0])], ids=lambda p: "-".join(p))
 def graph(
     request: pytest.FixtureRequest, bundle_of: Callable[[str, str], Path]
 ) -> tuple[Path, dict[str, np.ndarray], list[np.ndarray], float]:
@@ -73,8 +79,9 @@ def graph(
     session = open_session(bundle, device="cpu")
     feeds = example(session.manifest.graphs[name].inputs)
     # MatMulNBits rounds activations to 8 bits, its function does not.
-    rounds = (weights, name) == ("int4", names.PREFILL) or (weights != "fp32" and name != names.PREFILL)
-    return bundle / f"{name}.onnx", feeds, session.graph(name).run(None, feeds), 0.2 if rounds else TOLERANCE
+    rounds = (weights, name) == ("int4", names.PREFILL) or (weights in ("int8", "int4") and name != names.PREFILL)
+    tolerance = 0.01 if weights == "fp16" else 0.2 if rounds else TOLERANCE
+    return bundle / f"{name}.onnx", feeds, session.graph(name).run(None, feeds), tolerance
 
 
 def test_reference_evaluator_agrees(graph: tuple[Path, dict[str, np.ndarray], list[np.ndarray], float]) -> None:
@@ -112,10 +119,36 @@ def test_kernels_run_where_there_are_kernels(
     assert Counter(node.op_type for node in as_run.graph.node if node.op_type in known) == {**FUSED, **linear}
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("weights", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("sequence", [1, 5])
+def test_an_upper_bound_of_the_length_changes_nothing(
+    bundle_of: Callable[[str, str], Path], tmp_path: Path, sequence: int
+) -> None:
+    """The fp16 decode graph tells the attention kernel its capacity instead of the length, which CUDA graphs need."""
+    path = bundle_of("fp16", "fp16") / "decode.onnx"
+    model = onnx.load(path)
+    kernels = [node for node in model.graph.node if node.op_type == "GroupQueryAttention"]
+    (bound,) = {node.input[6] for node in kernels}
+    (value,) = (onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == bound)
+    assert (value.dtype, value.shape, int(value)) == (np.int32, (), 64)
+    feeds = example(open_session(path.parent, device="cpu").manifest.graphs[names.DECODE].inputs)
+    if sequence > 1:
+        feeds = {name: v[:1] if v.ndim and len(v) == 3 else v for name, v in feeds.items()}
+        feeds[names.INPUT_IDS] = np.arange(sequence)[None]
+    exact = np.array(feeds[names.PAST_LENGTH] + sequence, np.int32)
+    found = []
+    for length in (value, exact):
+        model.graph.initializer.remove(next(t for t in model.graph.initializer if t.name == bound))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(length, bound))
+        assert {node.domain for node in kernels} == {MICROSOFT}
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        found.append(session.run(None, feeds))
+    for left, right in zip(*found, strict=True):
+        assert np.array_equal(left, right)
+
+
+@pytest.mark.parametrize(("weights", "name"), [(w, g) for w in ("fp32", "int8", "int4", "fp16") for g in graphs_of(w)])
 def test_weights_lie_once_outside_the_graphs(bundle_of: Callable[[str, str], Path], weights: str, name: str) -> None:
-    bundle = bundle_of(weights, "fp32")
+    bundle = bundle_of(weights, "fp16" if weights == "fp16" else "fp32")
     model = onnx.load(bundle / f"{name}.onnx", load_external_data=False)
     onnx.checker.check_model(str(bundle / f"{name}.onnx"), full_check=True)
     tensors = [tensor for tensor in model.graph.initializer if tensor.external_data]
@@ -124,17 +157,22 @@ def test_weights_lie_once_outside_the_graphs(bundle_of: Callable[[str, str], Pat
     }
     inside = [tensor for tensor in model.graph.initializer if not tensor.external_data]
     assert all(np.prod(tensor.dims) <= 17 for tensor in inside)
-    assert sorted(path.name for path in bundle.iterdir()) == [
-        "decode.onnx", "decode_shared.onnx", "manifest.json", "prefill.onnx", WEIGHTS_FILE,
-    ]  # fmt: skip
+    graphs = [f"{name}.onnx" for name in graphs_of(weights)]
+    assert {path.name for path in bundle.iterdir()} == {*graphs, "manifest.json", WEIGHTS_FILE}
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("kv_cache", ["fp32", "int8"])
-def test_manifest_describes_the_graphs(bundle_of: Callable[[str, str], Path], kv_cache: str, name: str) -> None:
-    session = open_session(bundle_of("fp32", kv_cache), device="cpu")
+@pytest.mark.parametrize(
+    ("weights", "kv_cache", "name"),
+    [(*p, g) for p in (("fp32", "fp32"), ("fp32", "int8"), ("fp16", "fp16")) for g in graphs_of(p[0])],
+)
+def test_manifest_describes_the_graphs(
+    bundle_of: Callable[[str, str], Path], weights: str, kv_cache: str, name: str
+) -> None:
+    session = open_session(bundle_of(weights, kv_cache), device="cpu")
     record, graph = session.manifest.graphs[name], session.graph(name)
-    types = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int8)": "int8"}
+    types = {
+        "tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int8)": "int8", "tensor(float16)": "float16",
+    }  # fmt: skip
     for specs, arguments in ((record.inputs, graph.get_inputs()), (record.outputs, graph.get_outputs())):
         assert [(s.name, s.dtype, list(s.shape)) for s in specs] == [
             (a.name, types[a.type], a.shape) for a in arguments

@@ -24,7 +24,7 @@ from igpt_runtime.fresh import measure_fresh_process
 from igpt_runtime.generate import GenerationOptions, generate_all
 from igpt_runtime.manifest import Manifest
 from igpt_runtime.random import uniforms
-from igpt_runtime.redraw import EXACT, QUANTISED, Agreement, redraw, tolerance_of
+from igpt_runtime.redraw import EXACT, HALF, QUANTISED, Agreement, redraw, tolerance_of
 from igpt_runtime.report import as_text
 from igpt_runtime.session import Session, open_session
 from igpt_runtime.traffic import ideal_memory, read_bandwidth, slot_bytes, step_weights
@@ -106,10 +106,17 @@ def test_a_tampered_token_is_found(session: Session, position: int, temperature:
     if position == 63:  # nothing follows from it
         assert agreement.identical == 1 - 1 / 1280
     assert agreement.distance > 0.9
-    for tolerance in (EXACT, QUANTISED):
+    for tolerance in (EXACT, HALF, QUANTISED):
         with pytest.raises(VerificationError, match=r"one is (0\.9|1)\d* off in probability, more than 0") as caught:
             replace(agreement, tolerance=tolerance).check()
         assert "\n" not in str(caught.value)
+
+
+def test_what_was_drawn_in_fp16_is_drawn_again(bundle_of: Callable[[str, str], Path]) -> None:
+    session, options = open_session(bundle_of("fp16", "fp16"), device="cpu"), GenerationOptions(8)
+    agreement = redraw(session, [generate_all(session, PRIMER, options)], KEPT, options)
+    agreement.check()
+    assert agreement.tolerance is HALF and agreement.identical > 0.9
 
 
 def test_tokens_of_another_seed_are_found(session: Session) -> None:
@@ -126,6 +133,7 @@ def test_tokens_of_another_seed_are_found(session: Session) -> None:
     ("tolerance", "good", "bad"),
     [
         (EXACT, (0.999, 1e-3, 1e-5), [(0.9989, 0, 0), (1, 1.1e-3, 0), (1, 0, 1.1e-5)]),
+        (HALF, (0.3, 0.05, 1e-3), [(1, 0.051, 0), (1, 0, 1.1e-3)]),
         (QUANTISED, (0.3, 0.75, 0.01), [(1, 0.76, 0), (1, 0, 0.011)]),
     ],
 )
@@ -139,6 +147,7 @@ def test_check(tolerance: Any, good: tuple[float, ...], bad: list[tuple[float, .
 def test_tolerance_is_that_of_the_precision(session: Session) -> None:
     manifest = session.manifest
     assert tolerance_of(manifest) is EXACT
+    assert tolerance_of(replace(manifest, precision="fp16", kv_cache="fp16")) is HALF
     assert tolerance_of(replace(manifest, precision="int8")) is QUANTISED
     assert tolerance_of(with_cache(manifest, "int8")) is QUANTISED
 

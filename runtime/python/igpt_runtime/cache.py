@@ -19,7 +19,7 @@ Slots = list[npt.NDArray[np.generic]]
 class Cache:
     """The cache of some rows: all their tokens' slots, or a prefix that all rows share and the slots of their own."""
 
-    own: Slots  # each [rows, n_head, capacity, channels], float32 or int8
+    own: Slots  # each [rows, n_head, capacity, channels], float32, int8 or float16
     # Keys [1, n_head, prefix, head_dim] and values [1, n_head, head_dim, prefix].
     prefix: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
@@ -60,15 +60,15 @@ def share_prefix(manifest: Manifest, rows: int, slots: Slots) -> Cache:
     return Cache(own, prefix)
 
 
-def shares_prefix(rows: int, length: int) -> bool:
+def shares_prefix(manifest: Manifest, rows: int, length: int) -> bool:
     """Whether `rows` rows store the `length` slots they have in common once."""
-    return rows >= _SHARED_ROWS and length >= _SHARED_PREFIX
+    return names.DECODE_SHARED in manifest.graphs and rows >= _SHARED_ROWS and length >= _SHARED_PREFIX
 
 
 def cache_bytes(manifest: Manifest, rows: int, length: int) -> int:
     """Size in bytes of a cache of `rows` rows that have `length` slots in common, shared or not."""
     config = manifest.config
-    prefix = length if shares_prefix(rows, length) else 0
+    prefix = length if shares_prefix(manifest, rows, length) else 0
     width, own = config.head_dim, config.n_positions
     if prefix:
         width, own = config.head_dim + names.SHARED_CHANNELS, config.n_positions - prefix + 1

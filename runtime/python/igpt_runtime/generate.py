@@ -1,9 +1,9 @@
 """The generation loop: prefill once, share what was given among n samples, decode token by token."""
 
 import math
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from igpt_runtime import names
 from igpt_runtime.cache import Cache, Slots, new_cache, share_prefix, shares_prefix
 from igpt_runtime.config import ImageGPTConfig
+from igpt_runtime.device import CUDA, CudaTensors, HostTensors
 from igpt_runtime.errors import OptionError
 from igpt_runtime.memory import rows_at_once
 from igpt_runtime.random import uniforms
@@ -98,14 +99,14 @@ def prefill(session: Session, primer: Tokens, rows: int = 0) -> Slots:
     inputs = np.concatenate([[config.sos], primer[:-1]]).astype(np.int64)
     with session.borrowed(names.PREFILL) as graph:
         if rows:
-            session.prepare(names.DECODE_SHARED if shares_prefix(rows, primer.size) else names.DECODE)
+            session.prepare(names.DECODE_SHARED if shares_prefix(session.manifest, rows, primer.size) else names.DECODE)
         slots: Slots = graph.run(names.present_names(config), {names.INPUT_IDS: inputs[None]}, session.fetched_only)
     return slots
 
 
 def start_cache(session: Session, slots: Slots, rows: int) -> Cache:
     """A cache for `rows` rows that have all seen `slots`, in the form that is fastest to decode."""
-    if shares_prefix(rows, slots[0].shape[2] if slots else 0):
+    if shares_prefix(session.manifest, rows, slots[0].shape[2] if slots else 0):
         return share_prefix(session.manifest, rows, slots)
     return new_cache(session.manifest, rows, slots)
 
@@ -131,64 +132,59 @@ def decode(
 
 class DecodeStep:
     """A decode graph with everything bound once: past and present are the same buffers, and so are the fed and the
-    drawn token, so that a step copies nothing but its position and its uniforms."""
+    drawn token, so that a step copies nothing but its position and its uniforms (and from a device its tokens)."""
 
     def __init__(
         self, session: Session, cache: Cache, options: GenerationOptions, *, with_logits: bool = False
     ) -> None:
         """with_logits: also keep the logits of each step, for `logits`."""
         config = session.manifest.config
-        self._ort = import_onnxruntime()
-        self._keep: list[npt.NDArray[Any]] = []  # OrtValues are views that do not keep their arrays alive
-        self._graph = session.graph(cache.graph)
-        self._binding = self._graph.io_binding()
-        self._past_length = self._input(names.PAST_LENGTH, np.zeros((), np.int64))
-        self._uniform = self._input(names.UNIFORM, np.zeros(cache.rows, np.float32))
+        self._tensors = tensors = _tensors(self, session, cache)
+        tensors.bind(names.PAST_LENGTH, np.zeros((), np.int64))
+        tensors.bind(names.UNIFORM, np.zeros(cache.rows, np.float32))
         # What float32 and int64 cannot hold becomes the nearest that they can.
-        self._input(names.TEMPERATURE, np.array(min(options.temperature, float(_FLOAT32.max)), np.float32))
-        self._input(names.TOP_K, np.array(min(options.top_k, config.n_clusters), np.int64))
-        self._input(names.TOP_P, np.array(options.top_p, np.float32))
+        tensors.bind(names.TEMPERATURE, np.array(min(options.temperature, float(_FLOAT32.max)), np.float32))
+        tensors.bind(names.TOP_K, np.array(min(options.top_k, config.n_clusters), np.int64))
+        tensors.bind(names.TOP_P, np.array(options.top_p, np.float32))
         for name, prefix in zip(names.prefix_names(config), cache.prefix, strict=False):
-            self._input(name, prefix)
+            tensors.bind(name, prefix)
         for past, present, own in zip(names.past_names(config), names.present_names(config), cache.own, strict=True):
-            self._input(past, own, output=present)
-        self._tokens = np.zeros((cache.rows, 1), np.int64)
-        self._fed = self._view(self._tokens)
-        self._binding.bind_ortvalue_output(names.NEXT_IDS, self._fed)
-        self._logits = np.empty((cache.rows, config.n_clusters), np.float32)
-        if with_logits:
-            self._binding.bind_ortvalue_output(names.LOGITS, self._view(self._logits))
-
-    def _view(self, array: npt.NDArray[Any]) -> Any:
-        self._keep.append(array)
-        return self._ort.OrtValue.ortvalue_from_numpy(array)
-
-    def _input(self, name: str, array: npt.NDArray[Any], output: str | None = None) -> npt.NDArray[Any]:
-        """Bind an array, from then on read at every step, as an input, and as an output too."""
-        value = self._view(array)
-        self._binding.bind_ortvalue_input(name, value)
-        if output is not None:
-            self._binding.bind_ortvalue_output(output, value)
-        return array
+            tensors.bind(past, own, output=present)
+        tensors.bind(names.INPUT_IDS, np.zeros((cache.rows, 1), np.int64), output=names.NEXT_IDS)
+        if with_logits or isinstance(tensors, CudaTensors):  # whose outputs cannot change once they are captured
+            tensors.bind_output(names.LOGITS, np.empty((cache.rows, config.n_clusters), np.float32))
+        self._drawn: Tokens | None = None
 
     def __call__(self, tokens: Tokens, past_length: int, uniform: npt.NDArray[np.float32]) -> Tokens:
         """Feed tokens int64 [rows, sequence] at `past_length`; sequence is 1 where rows share a prefix.
 
-        Returns the tokens drawn after the last ones, int64 [rows, 1], in an array that the next step overwrites.
+        Returns the tokens drawn after the last ones, int64 [rows, 1], in an array that the next step may overwrite.
         """
-        self._past_length[...] = past_length
-        self._uniform[...] = uniform
-        if tokens.shape[1] == 1:
-            self._tokens[...] = tokens
-            self._binding.bind_ortvalue_input(names.INPUT_IDS, self._fed)
+        self._tensors.write(names.PAST_LENGTH, past_length)
+        self._tensors.write(names.UNIFORM, uniform)
+        if tokens.shape[1] > 1:
+            self._tensors.run(tokens)
         else:
-            self._binding.bind_cpu_input(names.INPUT_IDS, np.ascontiguousarray(tokens))
-        self._graph.run_with_iobinding(self._binding)
-        return self._tokens
+            if tokens is not self._drawn:  # drawn tokens are where the graph reads them already
+                self._tensors.write(names.INPUT_IDS, tokens)
+            self._tensors.run()
+        drawn: Tokens = self._tensors.read(names.NEXT_IDS)
+        self._drawn = drawn
+        return drawn
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """Logits of the last step's tokens, float32 [rows, n_clusters], in an array that the next step overwrites."""
-        return self._logits
+        """Logits of the last step's tokens, float32 [rows, n_clusters], in an array the next step may overwrite."""
+        return self._tensors.read(names.LOGITS)
+
+
+def _tensors(step: DecodeStep, session: Session, cache: Cache) -> HostTensors | CudaTensors:
+    """Where a step's tensors live: on the device if the graph and its cache are there, until the step is gone."""
+    graph = session.graph(cache.graph)
+    if session.manifest.precision != "fp16" or graph.get_providers()[0] != CUDA:
+        return HostTensors(import_onnxruntime(), graph)
+    tensors = session.device_tensors.take(graph, cache.rows)
+    weakref.finalize(step, session.device_tensors.give_back, graph, cache.rows, tensors).atexit = False
+    return tensors
 
 
 def generate_all(

@@ -13,14 +13,14 @@ from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import BundleError
 from igpt_runtime.names import TensorSpec, graph_specs
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 # Of one comparison in a certificate, after the number of its pictures; see igpt_export.certificate.Loss.
 _LOSS_FIELDS = ("nats_per_token_fp32", "nats_per_token", "increase", "kl_divergence", "top1_agreement")
-PRECISIONS = ("fp32", "int8", "int4")
-CACHE_DTYPES = {"fp32": "float32", "int8": "int8"}
+PRECISIONS = ("fp32", "int8", "int4", "fp16")
+CACHE_DTYPES = {"fp32": "float32", "int8": "int8", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Manifest:
     """Everything a runtime must know about a bundle before it opens a graph."""
 
     name: str
-    precision: str  # of the blocks' matrices: fp32, int8, int4
-    kv_cache: str  # precision of the cache: fp32, int8
+    precision: str  # of the blocks' matrices: fp32, int8, int4; fp16: of everything
+    kv_cache: str  # precision of the cache: fp32, int8; fp16 if `precision` is
     opset: int
     config: ImageGPTConfig
     image_format: ImageFormat

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from igpt_runtime.background import Task
 from igpt_runtime.bundle import Bundle, open_bundle
+from igpt_runtime.device import DeviceTensors, with_options
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
 from igpt_runtime.names import DECODE, DECODE_SHARED
@@ -43,6 +44,7 @@ class Session:
         # For runs that want some of a graph's outputs only: what the others need is then not computed.
         self.fetched_only = self._ort.RunOptions()
         self.fetched_only.only_execute_path_to_fetches = True
+        self.device_tensors = DeviceTensors(self._ort)
 
     @property
     def manifest(self) -> Manifest:
@@ -136,7 +138,8 @@ class Session:
             # When a provider fails to start, onnxruntime prints that to stdout, where our results go. The CPU's never
             # does, and is opened in threads, which must not exchange stdout.
             with contextlib.nullcontext() if on_cpu else contextlib.redirect_stdout(sys.stderr):
-                session = self._ort.InferenceSession(path, options, providers=self._providers)
+                providers = with_options(self._providers, self.manifest, decodes=name in _DECODERS)
+                session = self._ort.InferenceSession(path, options, providers=providers)
             session.disable_fallback()
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             reason = str(error).splitlines()[0]
