@@ -62,9 +62,9 @@ def export_bundle(
         observation: Observation | None = None
         if pictures is not None:
             stage("calibrating")
-            observation, logits = observe(checkpoint, pictures, _counted(stage, "calibrating", "pictures"))
+            observation, outputs = observe(checkpoint, pictures, _counted(stage, "calibrating", "pictures"))
             if precision.is_half:
-                check_activations(observation, logits)
+                check_activations(observation, outputs)
         tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, observation)
         stage("writing weights")
         write_weights(tensors, tensors.shapes, directory, _counted(stage, "writing weights", "MB", 1_000_000))
@@ -84,10 +84,10 @@ def export_bundle(
         stage("verifying against torch")
         report = verify_bundle(directory, tensors, checkpoint.config, checkpoint.classifier, precision)
         manifest = replace(manifest, verification=report)
-        if pictures is not None and observation is not None and logits is not None:
+        if pictures is not None and observation is not None:
             stage("measuring the loss")
             counted = _counted(stage, "measuring the loss", "tokens")
-            certificate = certify(directory, pictures, observation, logits, counted)
+            certificate = certify(directory, pictures, observation, outputs, counted)
             check_loss(certificate, limit)
             manifest = replace(manifest, certificate=certificate.record())
         write_manifest(manifest, directory)
@@ -100,9 +100,10 @@ def _loss_limit(checkpoint: Checkpoint, precision: Precision, calibration: Path 
         raise OptionError(
             "fp32 needs no calibration and loses nothing; give --precision int8, int4 or fp16, or --kv-cache int8"
         )
-    if asked is not None and "lm_head.weight" not in checkpoint.tensors:
+    if asked is not None and "lm_head.weight" not in checkpoint.tensors and checkpoint.classifier is None:
         raise OptionError(
-            f"{checkpoint.name} predicts no tokens, so its loss is not known; leave --max-loss-increase out"
+            f"{checkpoint.name} predicts neither tokens nor classes, so its loss is not known; "
+            "leave --max-loss-increase out"
         )
     if asked is not None and math.isnan(asked):
         raise OptionError("--max-loss-increase must be a number of nats per token, got nan")
