@@ -40,7 +40,7 @@ class Shift:
     """What two models find in some pictures, compared; the last two are None without a classifier."""
 
     pictures: int
-    features_error: float  # root mean square difference of the pooled features relative to the float model's, worst layer
+    features_error: float  # of pooled features: root mean square difference, relative to fp32, in the worst layer
     kl_divergence: float | None  # nats, of the bundle's class distribution from the float model's; mean over pictures
     top1_agreement: float | None  # share of pictures both put into the same class
 

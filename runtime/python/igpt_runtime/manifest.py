@@ -121,6 +121,10 @@ def _manifest(record: dict[str, Any]) -> Manifest:
     _check_graphs(graphs, config, 0 if classifier is None else len(classifier["labels"]), CACHE_DTYPES[kv_cache])
     if record["precision"] not in PRECISIONS:
         raise ValueError(f"precision is {record['precision']!r}, not one of {', '.join(PRECISIONS)}")
+    if (record["precision"] == "fp16") != (kv_cache == "fp16"):
+        raise ValueError(f"precision {record['precision']} with kv_cache {kv_cache}: fp16 is that of both")
+    if kv_cache == "fp16" and names.DECODE_SHARED in graphs:
+        raise ValueError(f"graphs.{names.DECODE_SHARED} is not a graph of fp16")
     return Manifest(
         name=str(record["name"]),
         precision=str(record["precision"]),
@@ -144,7 +148,9 @@ def _certificate(record: Any) -> Mapping[str, Any] | None:
     """The precision certificate, with every figure a runtime shows. Raises as a malformed field does."""
     if record is None:
         return None
-    losses = {graph: None if record[graph] is None else _by_part(record[graph], _loss) for graph in ("prefill", "decode")}
+    losses = {
+        graph: None if record[graph] is None else _by_part(record[graph], _loss) for graph in ("prefill", "decode")
+    }
     return {
         "pictures": str(record["pictures"]),
         **losses,
