@@ -1,6 +1,6 @@
 """Shows pictures to the float model and notes what it computes, for the scales of quantised layers and caches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from igpt_export.checkpoint import Checkpoint, build_model
-from igpt_export.model import Attention, Conv1D, RMSNorm
+from igpt_export.model import Attention, Conv1D, ImageGPT, RMSNorm
+from igpt_runtime.config import Classifier
 from igpt_runtime.errors import ImageError, OptionError
 from igpt_runtime.palette import image_to_tokens, read_image
 
+Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 
 # 8 x 8 pictures of 16 x 16: the upper half training digits of the demo model, the lower half digits it has not seen.
@@ -46,6 +48,27 @@ class Observation:
     largest: dict[int, float] = field(
         default_factory=dict
     )  # by block: largest absolute activation, the residual stream included
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a model computes of some pictures whose tokens follow sos."""
+
+    logits: Array | None  # float32 [pictures, n_positions, n_clusters]; None without a language-model head
+    features: Array  # float32 [pictures, n_layer + 1, n_embd]: every hidden state's mean over positions
+    class_logits: Array | None  # float32 [pictures, n_labels]; None without a classifier
+
+    def of(self, rows: slice | npt.NDArray[np.int64]) -> "Outputs":
+        """Those of some of the pictures."""
+        logits, class_logits = (None if part is None else part[rows] for part in (self.logits, self.class_logits))
+        return Outputs(logits, self.features[rows], class_logits)
+
+    @staticmethod
+    def together(parts: Sequence["Outputs"]) -> "Outputs":
+        """Those of one model for all of the pictures that the parts are of."""
+        columns = zip(*((part.logits, part.features, part.class_logits) for part in parts), strict=True)
+        logits, features, class_logits = (None if None in column else np.concatenate(column) for column in columns)
+        return Outputs(logits, features, class_logits)
 
 
 def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:
@@ -109,18 +132,17 @@ def shifted(tokens: Tokens, sos: int) -> Tokens:
 @torch.no_grad()
 def observe(
     checkpoint: Checkpoint, pictures: Pictures, progress: Callable[[int, int], None] = lambda done, total: None
-) -> tuple[Observation, npt.NDArray[np.float32] | None]:
+) -> tuple[Observation, Outputs]:
     """Run the float model over all pictures.
 
-    Returns what it computed of the calibration pictures, and the logits of all of them, calibration pictures first,
-    float32 [pictures, n_positions, n_clusters] (None without a language-model head).
+    Returns what it computed inside of the calibration pictures, and its outputs for all, calibration pictures first.
     progress: called with the number of pictures done and of all.
     """
     model = build_model(checkpoint)
     observation = Observation()
     hooks = _hooks(model, observation)
     inputs = shifted(np.concatenate([pictures.calibration, pictures.held_out]), checkpoint.config.sos)
-    logits = []
+    outputs = []
     first = 0
     while first < len(inputs):
         calibrating = first < len(pictures.calibration)
@@ -128,12 +150,19 @@ def observe(
         if not calibrating:
             for hook in hooks:
                 hook.remove()
-        last, _, _ = model(torch.from_numpy(inputs[first:end]))
-        if model.lm_head is not None:
-            logits.append(model.lm_head(last).numpy())
+        outputs.append(_outputs(model, checkpoint.classifier, torch.from_numpy(inputs[first:end])))
         progress(end, len(inputs))
         first = end
-    return observation, np.concatenate(logits) if logits else None
+    return observation, Outputs.together(outputs)
+
+
+def _outputs(model: ImageGPT, classifier: Classifier | None, inputs: Tensor) -> Outputs:
+    last, hidden_states, _ = model(inputs)
+    features = torch.stack([hidden.mean(1) for hidden in hidden_states], dim=1)
+    logits = None if model.lm_head is None else model.lm_head(last).numpy()
+    if classifier is None or model.classifier is None:
+        return Outputs(logits, features.numpy(), None)
+    return Outputs(logits, features.numpy(), model.classifier(features[:, classifier.layer]).numpy())
 
 
 def _hooks(model: nn.Module, observation: Observation) -> list[torch.utils.hooks.RemovableHandle]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igpt_export.calibration import Observation, Pictures, shifted
+from igpt_export.calibration import Observation, Outputs, Pictures, shifted
 from igpt_export.overflow import check_finite
 from igpt_runtime import names
 from igpt_runtime.cache import new_cache
@@ -36,12 +36,23 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Shift:
+    """What two models find in some pictures, compared; the last two are None without a classifier."""
+
+    pictures: int
+    features_error: float  # of pooled features: root mean square difference, relative to fp32, in the worst layer
+    kl_divergence: float | None  # nats, of the bundle's class distribution from the float model's; mean over pictures
+    top1_agreement: float | None  # share of pictures both put into the same class
+
+
+@dataclass(frozen=True)
 class Certificate:
-    """The precision certificate of a bundle that is not fp32."""
+    """The precision certificate of a bundle that is not fp32: figures by "calibration" and "held_out" pictures."""
 
     pictures: str  # what they were
-    prefill: dict[str, Loss]  # by "calibration" and "held_out": the prefill graph
-    decode: dict[str, Loss]  # likewise: the decode graph step by step, living on its own cache
+    prefill: dict[str, Loss] | None  # the prefill graph's next-token logits; None without a language-model head
+    decode: dict[str, Loss] | None  # likewise: the decode graph step by step, living on its own cache
+    features: dict[str, Shift]  # the prefill graph's features and class logits
     largest_activation: tuple[float, ...]  # by block, of the float model; fp16 overflows at 65504
 
     def record(self) -> dict[str, Any]:
@@ -50,44 +61,55 @@ class Certificate:
 
 
 def certify(
-    directory: Path, pictures: Pictures, observation: Observation, expected: Array, progress: Progress
+    directory: Path, pictures: Pictures, observation: Observation, expected: Outputs, progress: Progress
 ) -> Certificate:
     """Measure the bundle in `directory`.
 
-    expected: the float model's logits of all pictures, calibration pictures first, [pictures, n_positions, n_clusters].
+    expected: what the float model computes of all pictures, calibration pictures first.
     """
     session = open_session(directory, device="cpu")
-    n_positions = session.manifest.config.n_positions
-    count = max(1, _TOKENS // n_positions)
+    count = max(1, _TOKENS // session.manifest.config.n_positions)
     split = len(pictures.calibration)
-    chosen = {
-        "calibration": np.arange(split)[:count],
-        "held_out": np.arange(split, split + len(pictures.held_out))[:count],
-    }
-    tokens = np.concatenate([pictures.calibration, pictures.held_out])
-    rows = np.concatenate(list(chosen.values()))
-    prefilled = _prefill_logits(session, tokens[rows])
-    decoded = _decode_logits(session, tokens[rows], progress)
-    if session.manifest.precision == "fp16":
-        check_finite(prefilled, "prefill logits")
-        check_finite(decoded, "decode logits")
-    reference = expected[rows]
-    parts = {"calibration": slice(0, len(chosen["calibration"])), "held_out": slice(len(chosen["calibration"]), None)}
+    calibration, held_out = (np.arange(split)[:count], np.arange(split, split + len(pictures.held_out))[:count])
+    rows = np.concatenate([calibration, held_out])
+    parts = {"calibration": slice(0, len(calibration)), "held_out": slice(len(calibration), None)}
+    tokens = np.concatenate([pictures.calibration, pictures.held_out])[rows]
+    reference, prefilled = expected.of(rows), _prefilled(session, tokens)
+    prefill = decode = None
+    if reference.logits is not None and prefilled.logits is not None:
+        decoded = _decode_logits(session, tokens, progress)
+        if session.manifest.precision == "fp16":
+            check_finite(decoded, "decode logits")
+        prefill, decode = (
+            {name: compare(reference.logits[part], logits[part], tokens[part]) for name, part in parts.items()}
+            for logits in (prefilled.logits, decoded)
+        )
     return Certificate(
         pictures=pictures.source,
-        prefill={k: compare(reference[part], prefilled[part], tokens[rows][part]) for k, part in parts.items()},
-        decode={k: compare(reference[part], decoded[part], tokens[rows][part]) for k, part in parts.items()},
+        prefill=prefill,
+        decode=decode,
+        features={name: compare_features(reference.of(part), prefilled.of(part)) for name, part in parts.items()},
         largest_activation=tuple(observation.largest[block] for block in sorted(observation.largest)),
     )
 
 
 def check_loss(certificate: Certificate, limit: float) -> None:
-    """Raise VerificationError if either graph loses more than `limit` nats per token on pictures it has not seen."""
-    for graph, parts in (("prefill", certificate.prefill), ("decode", certificate.decode)):
-        increase = parts["held_out"].increase
-        if not increase <= limit:
+    """Raise VerificationError if more than `limit` nats are lost per token, or per picture by a classifier.
+
+    What counts is pictures that took no part in calibration, and each graph for itself.
+    """
+    costs = [
+        (parts["held_out"].increase, "nats per token", graph)
+        for graph, parts in (("prefill", certificate.prefill), ("decode", certificate.decode))
+        if parts is not None
+    ]
+    divergence = certificate.features["held_out"].kl_divergence
+    if divergence is not None:
+        costs.append((divergence, "nats per picture", "classes"))
+    for cost, unit, what in costs:
+        if not cost <= limit:
             raise VerificationError(
-                f"this precision costs {increase:.4f} nats per token ({graph}, {certificate.pictures}), more than "
+                f"this precision costs {cost:.4f} {unit} ({what}, {certificate.pictures}), more than "
                 f"--max-loss-increase {limit:g}; nothing was kept - choose a finer --precision or --kv-cache, or "
                 "calibrate with pictures like those the model was trained on (--calibration DIR)"
             )
@@ -109,16 +131,39 @@ def compare(reference: Array, logits: Array, tokens: Tokens) -> Loss:
     )
 
 
+def compare_features(reference: Outputs, ours: Outputs) -> Shift:
+    """Compare the features and the class logits of the same pictures."""
+    error, size = (
+        np.sqrt(np.square(array.astype(np.float64)).mean((0, 2)))
+        for array in (ours.features - reference.features, reference.features)
+    )
+    divergence = agreement = None
+    if reference.class_logits is not None and ours.class_logits is not None:
+        theirs, log = _log_softmax(reference.class_logits), _log_softmax(ours.class_logits)
+        divergence = float((np.exp(theirs) * (theirs - log)).sum(-1).mean())
+        agreement = float((log.argmax(-1) == theirs.argmax(-1)).mean())
+    return Shift(len(reference.features), float((error / size).max()), divergence, agreement)
+
+
 def _log_softmax(logits: Array) -> npt.NDArray[np.float64]:
     shifted_logits = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     result: npt.NDArray[np.float64] = shifted_logits - np.log(np.exp(shifted_logits).sum(-1, keepdims=True))
     return result
 
 
-def _prefill_logits(session: Session, tokens: Tokens) -> Array:
-    inputs = shifted(tokens, session.manifest.config.sos)
+def _prefilled(session: Session, tokens: Tokens) -> Outputs:
+    """What the prefill graph computes, picture by picture: the rows of a batch may be rounded otherwise."""
+    graph_outputs = {spec.name for spec in session.manifest.graphs[names.PREFILL].outputs}
+    wanted = [name for name in (names.LOGITS, names.FEATURES, names.CLASS_LOGITS) if name in graph_outputs]
+    found = []
     with session.borrowed(names.PREFILL) as graph:
-        return np.concatenate([graph.run([names.LOGITS], {names.INPUT_IDS: row[None]})[0] for row in inputs])
+        for row in shifted(tokens, session.manifest.config.sos):
+            arrays = dict(zip(wanted, graph.run(wanted, {names.INPUT_IDS: row[None]}), strict=True))
+            if session.manifest.precision == "fp16":
+                for name, array in arrays.items():
+                    check_finite(array, f"prefill {name}")
+            found.append(Outputs(arrays.get(names.LOGITS), arrays[names.FEATURES], arrays.get(names.CLASS_LOGITS)))
+    return Outputs.together(found)
 
 
 def _decode_logits(session: Session, tokens: Tokens, progress: Progress) -> Array:

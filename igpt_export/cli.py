@@ -110,13 +110,20 @@ def _report(manifest: Manifest) -> list[str]:
         for graph in manifest.graphs
         if (key := f"{graph}_max_abs_diff") in report
     ]
-    certificate = manifest.certificate or {}
-    for graph in [name for name in manifest.graphs if name in certificate]:
-        loss = certificate[graph]["held_out"]
-        lines.append(
-            f"{graph} below fp32: {loss['increase']:+.4f} nats per token, KL {loss['kl_divergence']:.2g}, "
-            f"top-1 agreement {loss['top1_agreement']:.2%} on {loss['pictures']} held-out pictures"
-        )
+    certificate = manifest.certificate
+    if certificate is None:
+        return lines
+    for graph in ("prefill", "decode"):
+        if certificate[graph] is not None:
+            loss = certificate[graph]["held_out"]
+            lines.append(
+                f"{graph} below fp32: {loss['increase']:+.4f} nats per token, KL {loss['kl_divergence']:.2g}, "
+                f"top-1 agreement {loss['top1_agreement']:.2%} on {loss['pictures']} held-out pictures"
+            )
+    shift = certificate["features"]["held_out"]
+    lines.append(f"features below fp32: relative error {shift['features_error']:.2g}")
+    if shift["kl_divergence"] is not None:
+        lines.append(f"classes below fp32: KL {shift['kl_divergence']:.2g}, agreement {shift['top1_agreement']:.2%}")
     return lines
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from igpt_export.calibration import Observation, load_pictures, observe
+from igpt_export.calibration import Observation, Outputs, Pictures, load_pictures, observe
 from igpt_export.certificate import certify, check_loss
 from igpt_export.checkpoint import Checkpoint
 from igpt_export.overflow import check_activations
@@ -59,13 +59,8 @@ def export_bundle(
     limit = _loss_limit(checkpoint, precision, calibration, max_loss_increase)
     pictures = None if precision.is_exact else load_pictures(checkpoint, calibration)
     with bundle_directory(output, force=force) as directory:
-        observation: Observation | None = None
-        if pictures is not None:
-            stage("calibrating")
-            observation, logits = observe(checkpoint, pictures, _counted(stage, "calibrating", "pictures"))
-            if precision.is_half:
-                check_activations(observation, logits)
-        tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, observation)
+        seen = None if pictures is None else _observe(checkpoint, pictures, precision, stage)
+        tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, seen and seen[0])
         stage("writing weights")
         write_weights(tensors, tensors.shapes, directory, _counted(stage, "writing weights", "MB", 1_000_000))
         stage("tracing graphs")
@@ -84,14 +79,24 @@ def export_bundle(
         stage("verifying against torch")
         report = verify_bundle(directory, tensors, checkpoint.config, checkpoint.classifier, precision)
         manifest = replace(manifest, verification=report)
-        if pictures is not None and observation is not None and logits is not None:
+        if pictures is not None and seen is not None:
             stage("measuring the loss")
-            counted = _counted(stage, "measuring the loss", "tokens")
-            certificate = certify(directory, pictures, observation, logits, counted)
+            certificate = certify(directory, pictures, *seen, _counted(stage, "measuring the loss", "tokens"))
             check_loss(certificate, limit)
             manifest = replace(manifest, certificate=certificate.record())
         write_manifest(manifest, directory)
     return manifest
+
+
+def _observe(
+    checkpoint: Checkpoint, pictures: Pictures, precision: Precision, stage: Callable[[str], None]
+) -> tuple[Observation, Outputs]:
+    """What the float model computes of the pictures; for fp16, after a look at whether that fits."""
+    stage("calibrating")
+    observation, outputs = observe(checkpoint, pictures, _counted(stage, "calibrating", "pictures"))
+    if precision.is_half:
+        check_activations(observation, outputs)
+    return observation, outputs
 
 
 def _loss_limit(checkpoint: Checkpoint, precision: Precision, calibration: Path | None, asked: float | None) -> float:
@@ -100,9 +105,10 @@ def _loss_limit(checkpoint: Checkpoint, precision: Precision, calibration: Path 
         raise OptionError(
             "fp32 needs no calibration and loses nothing; give --precision int8, int4 or fp16, or --kv-cache int8"
         )
-    if asked is not None and "lm_head.weight" not in checkpoint.tensors:
+    if asked is not None and "lm_head.weight" not in checkpoint.tensors and checkpoint.classifier is None:
         raise OptionError(
-            f"{checkpoint.name} predicts no tokens, so its loss is not known; leave --max-loss-increase out"
+            f"{checkpoint.name} predicts neither tokens nor classes, so its loss is not known; "
+            "leave --max-loss-increase out"
         )
     if asked is not None and math.isnan(asked):
         raise OptionError("--max-loss-increase must be a number of nats per token, got nan")

@@ -213,8 +213,9 @@ def shared_prefix_attention(
     # The prefix is the left factor of both products, which the kernel reads as it lies, while it would rearrange a
     # right one at every step; and it stays four-dimensional, as taking its only row would copy it.
     query = heads[:, :n_head].permute(1, 2, 0)[None]  # [1, n_head, head_dim, batch]
+    # [1, n_head, prefix, batch]
     scores = prefix[0] @ (query * (scale if scales is None else scales[0].transpose(2, 3) * scale))
-    peak = scores.amax(2, keepdim=True)  # of [1, n_head, prefix, batch]
+    peak = scores.amax(2, keepdim=True)
     weights = torch.exp(scores - peak)
     total = weights.sum(2, keepdim=True)
     prefix_mixed = (prefix[1] @ weights) / total  # [1, n_head, head_dim, batch]

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from igpt_export.calibration import Observation
+from igpt_export.calibration import Observation, Outputs
 from igpt_runtime.errors import VerificationError
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -18,15 +18,16 @@ def check_fits(largest: float, what: str) -> None:
         )
 
 
-def check_activations(observation: Observation, logits: npt.NDArray[np.float32] | None) -> None:
-    """Check what the float model computed of the calibration pictures, and its logits of all pictures.
+def check_activations(observation: Observation, outputs: Outputs) -> None:
+    """Check what the float model computed inside of the calibration pictures, and its outputs for all pictures.
 
     Raises VerificationError that names the first block with an activation float16 does not hold.
     """
     for block, largest in sorted(observation.largest.items()):
         check_fits(largest, f"the largest activation of block {block}, the residual stream included,")
-    if logits is not None:
-        check_fits(float(np.abs(logits).max()), "the largest logit")
+    for logits, what in ((outputs.logits, "the largest logit"), (outputs.class_logits, "the largest class logit")):
+        if logits is not None:
+            check_fits(float(np.abs(logits).max()), what)
 
 
 def check_finite(values: npt.NDArray[np.float32], what: str) -> None:

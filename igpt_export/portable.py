@@ -85,7 +85,7 @@ def _quantized_cache_attention():
         rows = op.Shape(qkv, start=0, end=2)
         sequence = op.Shape(qkv, start=1, end=2)
         capacity = op.Shape(past_key, start=2, end=3)
-        end = op.Reshape(op.Cast(total, to=7), [1])
+        end = op.Cast(op.Slice(seqlens_k, [0], [1]), to=7) + 1
         begin = end - sequence
         heads = op.Reshape(op.Constant(value_int=num_heads), [1])
         split = op.Concat(rows, heads, [-1], axis=0)

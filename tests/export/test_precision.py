@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from igpt_export import export
-from igpt_export.calibration import load_pictures, observe
-from igpt_export.certificate import compare
+from igpt_export.calibration import Outputs, load_pictures, observe
+from igpt_export.certificate import compare, compare_features
 from igpt_export.checkpoint import load_checkpoint
 from igpt_export.cli import main
+from igpt_export.export import export_bundle
 from igpt_export.model import NIBBLE_BLOCK
 from igpt_export.precision import Precision
 from igpt_export.quantize import QuantizedTensors
@@ -52,6 +53,32 @@ def test_certificate_is_complete(bundle_of: BundleOf, weights: str, kv_cache: st
             exact = weights == "fp32" and graph == "prefill"  # its logits do not come from the cache
             assert loss["kl_divergence"] < 1e-9 if exact else 1e-9 < loss["kl_divergence"] < 2
             assert loss["top1_agreement"] == 1 if exact else 0.3 < loss["top1_agreement"] <= 1
+    for part in ("calibration", "held_out"):
+        shift = certificate["features"][part]
+        assert shift["pictures"] == 32
+        assert shift["features_error"] < 1e-5 if weights == "fp32" else 1e-5 < shift["features_error"] < 0.2
+        assert shift["kl_divergence"] < 1e-9 if weights == "fp32" else 1e-12 < shift["kl_divergence"] < 0.1
+        assert 0.8 < shift["top1_agreement"] <= 1
+
+
+def test_certificate_of_features_alone(write_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(write_checkpoint("ImageGPTModel"))
+    certificate = export_bundle(checkpoint, tmp_path / "bundle", Precision("int8", "int8")).certificate
+    assert certificate is not None and certificate["prefill"] is None and certificate["decode"] is None
+    shift = open_bundle(tmp_path / "bundle").manifest.certificate["features"]["held_out"]
+    assert 1e-5 < shift["features_error"] < 0.2 and shift["kl_divergence"] is None
+
+
+def test_a_shift_is_relative_error_and_kl_divergence() -> None:
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(5, 2, 3)).astype(np.float32)
+    classes, others = generator.normal(size=(2, 5, 4)).astype(np.float32)
+    moved = features * np.array([1.01, 1.1], np.float32)[:, None]
+    shift = compare_features(Outputs(None, features, classes), Outputs(None, moved, others))
+    assert shift.features_error == pytest.approx(0.1, rel=1e-4)  # of the worse layer
+    flat = [functional.log_softmax(torch.from_numpy(logits).double(), -1) for logits in (others, classes)]
+    assert shift.kl_divergence == pytest.approx(float(functional.kl_div(*flat, reduction="batchmean", log_target=True)))
+    assert shift.top1_agreement == (classes.argmax(-1) == others.argmax(-1)).mean()
 
 
 def test_exact_bundles_have_no_certificate(tiny_bundle: Path) -> None:
@@ -126,6 +153,18 @@ def test_a_loss_above_the_limit_leaves_nothing(tiny_checkpoint: Path, tmp_path: 
     )
     assert "nats per token (prefill, 64 handwritten digits), more than --max-loss-increase -1" in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_classifier_is_held_to_the_limit_too(write_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    checkpoint = write_checkpoint("ImageGPTForImageClassification")
+    arguments = ("--checkpoint", checkpoint, "--precision", "int8", "--output", tmp_path / "bundle")
+    assert "nats per picture (classes, 64 handwritten digits)" in failure(*arguments, "--max-loss-increase", "-1")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_limit_without_anything_to_lose(write_checkpoint: Callable[..., Path]) -> None:
+    arguments = ("--checkpoint", write_checkpoint("ImageGPTModel"), "--precision", "int8", "--max-loss-increase", "1")
+    assert "predicts neither tokens nor classes, so its loss is not known" in failure(*arguments)
 
 
 def test_calibration_pictures_of_the_user(tiny_checkpoint: Path, tmp_path: Path) -> None:

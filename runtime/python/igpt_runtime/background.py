@@ -8,19 +8,19 @@ T = TypeVar("T")
 
 
 class Task(Generic[T]):
-    """A call that begins now; worth it where the time is spent outside the interpreter, as in ONNX Runtime."""
+    """A call that begins now; worth it where the time is spent outside the interpreter, as in hashing."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         """work: called once, without arguments, in a new thread."""
         # Not concurrent.futures: importing it takes longer than all that is needed of it here.
-        self._work = work
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run)
+        # Kept by nobody but the thread, `work` may refer to who waits for it; a daemon does not outlive an interrupt.
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
         self._thread.start()
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[], T]) -> None:
         try:
-            self._result = self._work()
+            self._result = work()
         except BaseException as error:  # raised where the result is wanted
             self._error = error
 

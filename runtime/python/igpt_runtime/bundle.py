@@ -1,4 +1,4 @@
-"""A bundle directory: found, read and checked before anything in it is used."""
+"""A bundle directory: found, read, and compared with its manifest."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ class Bundle:
     manifest: Manifest
 
     def graph_path(self, name: str) -> Path:
-        """Path of a graph, after checking that it and the weights are the files the manifest describes.
+        """Path of a graph, after checking that it is the file the manifest describes.
 
         Raises:
             BundleError: the bundle has no such graph, or a file is missing or altered.
@@ -30,13 +30,18 @@ class Bundle:
                 f"{self.path} has no {name} graph: its checkpoint has no language-model head; "
                 "export an ImageGPTForCausalImageModeling checkpoint"
             )
-        return self._checked(graph.file)
+        return self.check_file(graph.file)
 
-    def check_file(self, name: str) -> None:
-        """Compare one file with its size and hash in the manifest. Raises BundleError."""
-        self._checked(name)
+    def check_file(self, name: str) -> Path:
+        """Path of a file, after comparing it with its size and hash in the manifest. Raises BundleError."""
+        path = self.find(name)
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != self.manifest.files[name].sha256:
+                raise BundleError(f"{path} does not match its sha256 in the manifest; copy or export the bundle again")
+        return path
 
-    def _checked(self, name: str) -> Path:
+    def find(self, name: str) -> Path:
+        """Path of a file, after a look at all but its contents. Raises BundleError."""
         record = self.manifest.files.get(name)
         path = self.path / name
         if record is None or name != Path(name).name or name in ("", ".", ".."):
@@ -46,9 +51,6 @@ class Bundle:
         size = path.stat().st_size
         if size != record.size:
             raise BundleError(f"{path} has {size} bytes instead of {record.size}; copy or export the bundle again")
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != record.sha256:
-                raise BundleError(f"{path} does not match its sha256 in the manifest; copy or export the bundle again")
         return path
 
 

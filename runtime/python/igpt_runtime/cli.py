@@ -254,15 +254,22 @@ def info(model: str | None, device: str, as_json: bool) -> None:
 
 
 def _losses(manifest: "Manifest") -> dict[str, str]:
-    """What the certificate says of pictures held out, a line a graph."""
+    """What the certificate says of pictures held out, a line for each thing a bundle does."""
+    certificate = manifest.certificate
+    if certificate is None:
+        return {}
     lines = {}
     for graph, name in (("prefill", "prefilling"), ("decode", "drawing")):
-        if manifest.certificate is not None:
-            loss = manifest.certificate[graph]["held_out"]
+        if certificate[graph] is not None:
+            loss = certificate[graph]["held_out"]
             lines[name] = (
                 f"{loss['increase']:+.4f} nats per token, KL {loss['kl_divergence']:.2g}, "
-                f"top-1 agreement {loss['top1_agreement']:.1%} ({manifest.certificate['pictures']})"
+                f"top-1 agreement {loss['top1_agreement']:.1%} ({certificate['pictures']})"
             )
+    shift = certificate["features"]["held_out"]
+    lines["features"] = f"relative error {shift['features_error']:.2g} ({certificate['pictures']})"
+    if shift["kl_divergence"] is not None:
+        lines["classes"] = f"KL {shift['kl_divergence']:.2g}, agreement {shift['top1_agreement']:.1%}"
     return lines
 
 

@@ -1,6 +1,8 @@
 """Where a decode step's tensors live: in host memory, or on a CUDA device with the step captured as a CUDA graph."""
 
+import itertools
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +30,11 @@ def with_options(providers: Sequence[str], manifest: Manifest, *, decodes: bool)
     return [(name, options) if name == CUDA else name for name in providers]
 
 
+def _contiguous(array: Array) -> Array:
+    """An array as it lies in memory; unlike np.ascontiguousarray, a scalar stays one."""
+    return np.asarray(array, order="C")
+
+
 class HostTensors:
     """A graph's inputs and outputs in host memory: arrays that it reads and writes where they lie."""
 
@@ -40,16 +47,18 @@ class HostTensors:
 
     def bind(self, name: str, array: Array, output: str | None = None) -> None:
         """Have an array read at every run as an input, and written as an output too."""
-        self._arrays[name], self._values[name] = array, self._ort.OrtValue.ortvalue_from_numpy(array)
-        self._binding.bind_ortvalue_input(name, self._values[name])
+        self._binding.bind_ortvalue_input(name, self._value(name, array))
         if output is not None:
             self._arrays[output] = array
             self._binding.bind_ortvalue_output(output, self._values[name])
 
     def bind_output(self, name: str, array: Array) -> None:
         """Have an array written at every run."""
+        self._binding.bind_ortvalue_output(name, self._value(name, array))
+
+    def _value(self, name: str, array: Array) -> Any:
         self._arrays[name], self._values[name] = array, self._ort.OrtValue.ortvalue_from_numpy(array)
-        self._binding.bind_ortvalue_output(name, self._values[name])
+        return self._values[name]
 
     def write(self, name: str, values: npt.ArrayLike) -> None:
         """Set what a bound input is from now on."""
@@ -88,7 +97,7 @@ class CudaTensors:
     def bind(self, name: str, array: Array, output: str | None = None) -> None:
         """Have a copy of an array read at every run as an input, and written as an output too."""
         if name in self._values:
-            self._values[name].update_inplace(np.ascontiguousarray(array))
+            self._values[name].update_inplace(_contiguous(array))
             return
         self._values[name] = self._allocate(array)
         self._dtypes[name] = array.dtype
@@ -105,7 +114,7 @@ class CudaTensors:
 
     def _allocate(self, array: Array) -> Any:
         try:
-            return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cuda", 0)
+            return self._ort.OrtValue.ortvalue_from_numpy(_contiguous(array), "cuda", 0)
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise MemoryShortageError(
                 f"the GPU has no {array.nbytes / 1e9:.2f} GB left ({str(error).splitlines()[0]}); "
@@ -116,7 +125,7 @@ class CudaTensors:
         """Set what a bound input is from now on: one upload."""
         value = self._values[name]
         array = np.broadcast_to(np.asarray(values, self._dtypes[name]), value.shape())
-        value.update_inplace(np.ascontiguousarray(array))
+        value.update_inplace(_contiguous(array))
 
     def read(self, name: str) -> Array:
         """A copy of a bound output, read-only: changing it would not change what the next run reads."""
@@ -142,23 +151,30 @@ class CudaTensors:
 
 
 class DeviceTensors:
-    """Hands out a session's tensors on its device. Those of the last loop are kept, as is their captured graph."""
+    """Hands out a session's tensors on its device. Those of the last loop are kept, as is their captured graph.
+
+    Each change of the number of rows captures anew; ONNX Runtime keeps what it captured until the graph is closed.
+    """
 
     def __init__(self, ort: Any) -> None:
         """ort: the onnxruntime module."""
         self._ort = ort
-        self._last_id = 0
-        self._idle: tuple[Any, int, CudaTensors] | None = None  # graph, rows and tensors that nobody uses
+        # Both are safe to use from several threads, and from finalizers.
+        self._ids = itertools.count(1)
+        self._idle: deque[tuple[Any, int, CudaTensors]] = deque(maxlen=1)  # graph, rows, tensors that nobody uses
 
     def take(self, graph: Any, rows: int) -> CudaTensors:
         """Tensors of a decode graph for some rows, nobody else's until they are given back."""
-        idle, self._idle = self._idle, None
-        if idle is not None and idle[0] is graph and idle[1] == rows:
-            return idle[2]
-        del idle  # its memory goes before more is taken
-        self._last_id += 1
-        return CudaTensors(self._ort, graph, self._last_id)
+        while self._idle:
+            try:
+                kept_graph, kept_rows, tensors = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if kept_graph is graph and kept_rows == rows:
+                return tensors
+            del tensors  # their memory goes before more is taken
+        return CudaTensors(self._ort, graph, next(self._ids))
 
     def give_back(self, graph: Any, rows: int, tensors: CudaTensors) -> None:
         """Keep tensors for the next loop."""
-        self._idle = graph, rows, tensors
+        self._idle.append((graph, rows, tensors))

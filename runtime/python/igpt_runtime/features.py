@@ -58,8 +58,7 @@ def _pooled(session: Session, pictures: Sequence[Picture], output: str, *, crop:
     with session.borrowed(names.PREFILL) as graph:
         for batch in _batches(session, pictures, crop):
             inputs = np.concatenate([np.full((len(batch), 1), start), batch[:, :-1]], axis=1) if sos else batch
-            feeds = {names.INPUT_IDS: inputs.astype(np.int64)}
-            batches.append(graph.run([output], feeds, session.fetched_only)[0])
+            batches.append(graph.run([output], {names.INPUT_IDS: inputs.astype(np.int64)})[0])
     return np.concatenate(batches)
 
 

@@ -73,7 +73,7 @@ def generate(
         return iter(())
     draws = uniforms(options.seed, rows, positions)
     last = primer[-1] if primer.size else config.sos
-    slots = prefill(session, primer, len(rows)) if slots is None else slots
+    slots = prefill(session, primer) if slots is None else slots
     return decode(session, last, start_cache(session, slots, len(rows)), positions, draws, options)
 
 
@@ -87,10 +87,9 @@ def _check_primer(primer: Tokens, config: ImageGPTConfig) -> None:
         raise OptionError(f"the primer must be at most {config.n_positions} tokens in 0 .. {config.n_clusters - 1}")
 
 
-def prefill(session: Session, primer: Tokens, rows: int = 0) -> Slots:
+def prefill(session: Session, primer: Tokens) -> Slots:
     """The cache of sos and all of `primer` (int64 [length]) but its last token, which the first decode step feeds.
 
-    rows: of the cache to be started from it, whose graph is opened meanwhile; 0 is none.
     Returns key and value of every block, [1, n_head, length, head_dim]; no arrays for an empty primer.
     """
     if not primer.size:
@@ -98,9 +97,7 @@ def prefill(session: Session, primer: Tokens, rows: int = 0) -> Slots:
     config = session.manifest.config
     inputs = np.concatenate([[config.sos], primer[:-1]]).astype(np.int64)
     with session.borrowed(names.PREFILL) as graph:
-        if rows:
-            session.prepare(names.DECODE_SHARED if shares_prefix(session.manifest, rows, primer.size) else names.DECODE)
-        slots: Slots = graph.run(names.present_names(config), {names.INPUT_IDS: inputs[None]}, session.fetched_only)
+        slots: Slots = graph.run(names.present_names(config), {names.INPUT_IDS: inputs[None]})
     return slots
 
 
@@ -206,7 +203,9 @@ def generate_all(
     at_once = rows_at_once(session.manifest, options.n, primer.size, loaded=session.holds_weights)
     pictures = np.empty((options.n, config.n_positions), np.int64)
     pictures[:, : primer.size] = primer
-    slots = prefill(session, primer, at_once)
+    if primer.size == config.n_positions:
+        return pictures
+    slots = prefill(session, primer)
     for first in range(0, options.n, at_once):
         samples = range(options.n)[first : first + at_once]
         drawn = generate(session, primer, options, samples, slots=slots)

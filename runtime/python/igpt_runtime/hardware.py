@@ -1,7 +1,6 @@
 """The machine this process runs on, and the memory it takes. What a system does not tell is None, never an error."""
 
 import contextlib
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -38,6 +37,8 @@ class Resident:
 
 def machine() -> Machine:
     """Describe this machine and the versions in use. Raises DeviceError when onnxruntime is not usable."""
+    import importlib.metadata  # slow to import, and not wanted where a start is timed
+
     import numpy as np
 
     from igpt_runtime.session import import_onnxruntime

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ FORMAT_VERSION = 3
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
-# Of one comparison in a certificate, after the number of its pictures; see igpt_export.certificate.Loss.
+# Of one comparison in a certificate, after the number of its pictures; see igpt_export.certificate, Loss and Shift.
 _LOSS_FIELDS = ("nats_per_token_fp32", "nats_per_token", "increase", "kl_divergence", "top1_agreement")
+_CLASS_FIELDS = ("kl_divergence", "top1_agreement")
 PRECISIONS = ("fp32", "int8", "int4", "fp16")
 CACHE_DTYPES = {"fp32": "float32", "int8": "int8", "fp16": "float16"}
 
@@ -120,6 +121,10 @@ def _manifest(record: dict[str, Any]) -> Manifest:
     _check_graphs(graphs, config, 0 if classifier is None else len(classifier["labels"]), CACHE_DTYPES[kv_cache])
     if record["precision"] not in PRECISIONS:
         raise ValueError(f"precision is {record['precision']!r}, not one of {', '.join(PRECISIONS)}")
+    if (record["precision"] == "fp16") != (kv_cache == "fp16"):
+        raise ValueError(f"precision {record['precision']} with kv_cache {kv_cache}: fp16 is that of both")
+    if kv_cache == "fp16" and names.DECODE_SHARED in graphs:
+        raise ValueError(f"graphs.{names.DECODE_SHARED} is not a graph of fp16")
     return Manifest(
         name=str(record["name"]),
         precision=str(record["precision"]),
@@ -144,15 +149,27 @@ def _certificate(record: Any) -> Mapping[str, Any] | None:
     if record is None:
         return None
     losses = {
-        graph: {part: _loss(record[graph][part]) for part in ("calibration", "held_out")}
-        for graph in ("prefill", "decode")
+        graph: None if record[graph] is None else _by_part(record[graph], _loss) for graph in ("prefill", "decode")
     }
-    largest = [float(value) for value in record["largest_activation"]]
-    return {"pictures": str(record["pictures"]), **losses, "largest_activation": largest}
+    return {
+        "pictures": str(record["pictures"]),
+        **losses,
+        "features": _by_part(record["features"], _shift),
+        "largest_activation": [float(value) for value in record["largest_activation"]],
+    }
 
 
-def _loss(record: Mapping[str, Any]) -> dict[str, float]:
+def _by_part(record: Any, figures: Callable[[Any], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {part: figures(record[part]) for part in ("calibration", "held_out")}
+
+
+def _loss(record: Any) -> dict[str, Any]:
     return {"pictures": int(record["pictures"]), **{name: float(record[name]) for name in _LOSS_FIELDS}}
+
+
+def _shift(record: Any) -> dict[str, Any]:
+    classes = {name: None if record[name] is None else float(record[name]) for name in _CLASS_FIELDS}
+    return {"pictures": int(record["pictures"]), "features_error": float(record["features_error"]), **classes}
 
 
 def _check_graphs(graphs: Mapping[str, GraphRecord], config: ImageGPTConfig, n_labels: int, cache_dtype: str) -> None:

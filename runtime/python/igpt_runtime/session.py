@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from igpt_runtime.background import Task
 from igpt_runtime.bundle import Bundle, open_bundle
-from igpt_runtime.device import DeviceTensors, with_options
+from igpt_runtime.device import CUDA, DeviceTensors, with_options
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
 from igpt_runtime.names import DECODE, DECODE_SHARED
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 DEVICES = ("auto", "cpu", "cuda")
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
 # Graphs that want their weights in the order in which a kernel reads them, which takes memory and time to make.
 _DECODERS = {DECODE, DECODE_SHARED}
 # Prefill reads every weight for hundreds of tokens: it is as fast straight from the mapped file, but for 4 bits.
@@ -35,16 +36,12 @@ class Session:
         self.bundle = bundle
         self._ort = import_onnxruntime()
         self._providers = _providers(device, self._ort.get_available_providers())
-        self._required = _CUDA if device == "cuda" else None
+        self._required = CUDA if device == "cuda" else None
         self._threads = threads
         self._graphs: dict[str, onnxruntime.InferenceSession] = {}
-        self._coming: dict[str, Task[onnxruntime.InferenceSession]] = {}  # graphs being opened
         self._paths: dict[str, Path] = {}  # of the graphs that were checked
-        self._weights: Task[None] | None = None  # their check
-        # For runs that want some of a graph's outputs only: what the others need is then not computed.
-        self.fetched_only = self._ort.RunOptions()
-        self.fetched_only.only_execute_path_to_fetches = True
-        self.device_tensors = DeviceTensors(self._ort)
+        self._weights_checked = False
+        self.device_tensors = DeviceTensors(self._ort)  # of decode steps on a GPU
 
     @property
     def manifest(self) -> Manifest:
@@ -59,54 +56,33 @@ class Session:
             DeviceError: CUDA was asked for and ONNX Runtime did not start it.
         """
         if name not in self._graphs:
-            coming = self._coming.pop(name, None)
-            if coming is None:
-                path = self._checked(name)
-                self._close_other_decoder(name)
-                try:
-                    graph = self._open(path, name)
-                finally:
-                    self._check_weights().result()  # of two errors it is this one that tells what is wrong
-            else:
-                graph = coming.result()
+            path = self._checked(name)
+            for other in _DECODERS - {name} if name in _DECODERS else ():
+                self._graphs.pop(other, None)  # each packs the weights: one copy is enough
+            with self._checking_weights():
+                graph = self._open(path, name)
             self._graphs[name] = graph
-            if name in _DECODERS:
-                return_freed_memory()  # packing leaves up to three times the weights' size behind
         return self._graphs[name]
 
-    def prepare(self, name: str) -> None:
-        """Begin to open a graph in the background; `graph` then waits for it, and raises what went wrong.
-
-        Does nothing where it is open or coming, or where a GPU is in use.
-
-        Raises:
-            BundleError: the graph is not in the bundle, or its file is damaged.
-        """
-        # A provider that fails to start needs stdout for itself: see _open.
-        if name not in self._graphs and name not in self._coming and self._providers == [_CPU]:
-            path = self._checked(name)
-            self._check_weights().result()
-            self._close_other_decoder(name)
-            self._coming[name] = Task(lambda: self._open(path, name))
-
-    def _close_other_decoder(self, name: str) -> None:
-        """Each packs the weights: one copy is enough."""
-        for other in _DECODERS - {name} if name in _DECODERS else ():
-            self._graphs.pop(other, None)
-            self._coming.pop(other, None)
-
     def _checked(self, name: str) -> Path:
-        """The file of a graph, after a look at it the first time, and while the weights are being looked at."""
+        """The file of a graph, after a look at it the first time."""
         if name not in self._paths:
-            self._check_weights()
             self._paths[name] = self.bundle.graph_path(name)
         return self._paths[name]
 
-    def _check_weights(self) -> Task[None]:
-        """The check of the weights, which began when the first graph was asked for: no graph runs before its end."""
-        if self._weights is None:
-            self._weights = Task(lambda: self.bundle.check_file(WEIGHTS_FILE))
-        return self._weights
+    @contextlib.contextmanager
+    def _checking_weights(self) -> Iterator[None]:
+        """Compare the weights with their hash while a first graph is opened: none may run before the end."""
+        if self._weights_checked:
+            yield
+            return
+        self.bundle.find(WEIGHTS_FILE)
+        check = Task(functools.partial(self.bundle.check_file, WEIGHTS_FILE))
+        try:
+            yield
+        finally:
+            check.result()  # of two errors it is this one that tells what is wrong
+        self._weights_checked = True
 
     @property
     def holds_weights(self) -> bool:
@@ -130,14 +106,13 @@ class Session:
         if name not in _DECODERS:
             if self.manifest.precision in _FAST_UNPACKED:
                 options.add_session_config_entry("session.disable_prepacking", "1")
-            if on_cpu:  # the kernels are in the graph already: looking for better ones takes as long as all the rest
+            if on_cpu:  # the kernels that matter are in the graph: looking for others takes as long as all the rest
                 options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
-            # When a provider fails to start, onnxruntime prints that to stdout, where our results go. The CPU's never
-            # does, and is opened in threads, which must not exchange stdout.
-            with contextlib.nullcontext() if on_cpu else contextlib.redirect_stdout(sys.stderr):
+            # When a provider fails to start, onnxruntime prints that to stdout, where our results go.
+            with contextlib.redirect_stdout(sys.stderr):
                 providers = with_options(self._providers, self.manifest, decodes=name in _DECODERS)
                 session = self._ort.InferenceSession(path, options, providers=providers)
             session.disable_fallback()
@@ -148,6 +123,8 @@ class Session:
             raise DeviceError(
                 "CUDA was asked for but ONNX Runtime could not start it; check the driver, or use --device cpu"
             )
+        if name in _DECODERS:
+            return_freed_memory()  # packing leaves up to three times the weights' size behind
         return session
 
     @property
@@ -213,9 +190,9 @@ def is_installed(distribution: str) -> bool:
 
 
 def _providers(device: str, available: list[str]) -> list[str]:
-    if device == "cuda" and _CUDA not in available:
+    if device == "cuda" and CUDA not in available:
         raise DeviceError(
             "CUDA was asked for but this onnxruntime has no CUDA provider; "
             "run: pip uninstall -y onnxruntime, then pip install 'igpt-onnx[gpu]', or use --device cpu"
         )
-    return [_CUDA, _CPU] if device != "cpu" and _CUDA in available else [_CPU]
+    return [CUDA, _CPU] if device != "cpu" and CUDA in available else [_CPU]
