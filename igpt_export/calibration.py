@@ -66,9 +66,13 @@ class Outputs:
     @staticmethod
     def together(parts: Sequence["Outputs"]) -> "Outputs":
         """Those of one model for all of the pictures that the parts are of."""
-        columns = zip(*((part.logits, part.features, part.class_logits) for part in parts), strict=True)
-        logits, features, class_logits = (None if None in column else np.concatenate(column) for column in columns)
-        return Outputs(logits, features, class_logits)
+        logits = [part.logits for part in parts if part.logits is not None]
+        class_logits = [part.class_logits for part in parts if part.class_logits is not None]
+        return Outputs(
+            np.concatenate(logits) if logits else None,
+            np.concatenate([part.features for part in parts]),
+            np.concatenate(class_logits) if class_logits else None,
+        )
 
 
 def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:

@@ -27,8 +27,8 @@ PICTURE = Image.new("RGB", (8, 8), "red")
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that bundles hash, as they do it."""
     files: list[str] = []
-    original = Bundle._checked
-    monkeypatch.setattr(Bundle, "_checked", lambda self, name: files.append(name) or original(self, name))
+    original = Bundle.check_file
+    monkeypatch.setattr(Bundle, "check_file", lambda self, name: files.append(name) or original(self, name))
     return files
 
 
