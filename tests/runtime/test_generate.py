@@ -1,6 +1,7 @@
 """The generation loop: seeds, primers, batches, and the cache that the decode graph updates in place."""
 
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -246,6 +247,22 @@ def test_huge_options(session: Session, options: GenerationOptions, same: Genera
 def filled(cache: Cache) -> list[tuple[int, ...]]:
     """For each tensor of a cache the slots in which anything is not zero."""
     return [tuple(np.flatnonzero((array != 0).any(axis=(0, 1, 3))).tolist()) for array in cache.own]
+
+
+@pytest.mark.parametrize("n", [1, 8])
+def test_what_prefill_returned_is_given_up(session: Session, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    kept = []
+
+    def prefilled(*arguments: object) -> list[np.ndarray]:
+        slots = prefill(*arguments)
+        kept.extend(weakref.ref(values) for values in slots[1::2])  # keys of a shared prefix are used as they are
+        return slots
+
+    monkeypatch.setattr(MODULE, "prefill", prefilled)
+    alive: list[int] = []
+    progress = lambda _: alive.append(sum(values() is not None for values in kept))  # noqa: E731
+    generate_all(session, PRIMER, GenerationOptions(n), progress)
+    assert len(kept) == session.manifest.config.n_layer and max(alive) == 0
 
 
 def test_cache_is_updated_in_place(session: Session) -> None:

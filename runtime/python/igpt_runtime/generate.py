@@ -121,6 +121,7 @@ def decode(
     cache: filled up to the first of `positions`; draws: float32 [rows, positions] in [0, 1).
     """
     step = DecodeStep(session, cache, options)
+    del cache  # the step has it, on a device in its own memory
     tokens = np.full((len(draws), 1), last, np.int64)
     for column, position in enumerate(positions):
         tokens = step(tokens, position, draws[:, column])
@@ -205,10 +206,12 @@ def generate_all(
     pictures[:, : primer.size] = primer
     if primer.size == config.n_positions:
         return pictures
-    slots = prefill(session, primer)
+    slots: Slots | None = prefill(session, primer)
     for first in range(0, options.n, at_once):
         samples = range(options.n)[first : first + at_once]
         drawn = generate(session, primer, options, samples, slots=slots)
+        if samples.stop == options.n:
+            slots = None  # the last batch has what it needs of them
         for position, tokens in enumerate(drawn, start=primer.size):
             pictures[samples.start : samples.stop, position] = tokens
             if progress is not None:
