@@ -12,6 +12,7 @@ from PIL import Image
 
 from igpt_export.checkpoint import load_checkpoint
 from igpt_export.export import export_bundle
+from igpt_export.precision import Precision
 from igpt_runtime import (
     Classifier,
     GenerationOptions,
@@ -37,6 +38,18 @@ def test_embedded_bundle_is_the_exported_checkpoint(tmp_path: Path) -> None:
     assert embedded.files == fresh.files, "run `make embed` and commit the bundle"
     left, right = (manifest_to_json(replace(m, tools={}, verification={})) for m in (embedded, fresh))
     assert left == right, "run `make embed` and commit the bundle"
+
+
+def test_four_bits_cost_what_the_card_says(tmp_path: Path) -> None:
+    certificate = export_bundle(load_checkpoint(DEMO), tmp_path / "demo-int4", Precision("int4", "int8")).certificate
+    assert certificate is not None
+    shift = certificate["features"]["held_out"]
+    row = next(line for line in (DEMO / "README.md").read_text().splitlines() if line.startswith("| int4 | "))
+    _, _, prefill, decode, _, _, features, classes = (cell.strip() for cell in row.strip("|").split("|"))
+    for figure, graph in ((prefill, "prefill"), (decode, "decode")):
+        assert certificate[graph]["held_out"]["increase"] == pytest.approx(float(figure), abs=0.002)
+    assert shift["features_error"] == pytest.approx(float(features), abs=0.02)
+    assert shift["kl_divergence"] == pytest.approx(float(classes.split(",")[0]), abs=0.1)
 
 
 def test_embedded_bundle_is_small() -> None:
