@@ -45,9 +45,7 @@ class Observation:
     power: dict[str, Tensor] = field(default_factory=dict)  # by linear layer: relative mean square of inputs [n_in]
     keys: dict[int, Tensor] = field(default_factory=dict)  # by block: largest absolute key [n_head, head_dim]
     values: dict[int, Tensor] = field(default_factory=dict)  # likewise
-    largest: dict[int, float] = field(
-        default_factory=dict
-    )  # by block: largest absolute activation, the residual stream included
+    largest: dict[int, float] = field(default_factory=dict)  # by block: largest absolute activation or residual sum
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,10 @@ DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
     help="Pictures that set the scales and judge the loss.  [default: handwritten digits]",
 )
 @click.option(
-    "--max-loss-increase", type=float, metavar="NATS", help="Refuse to lose more per token than this.  [default: 0.04]"
+    "--max-loss-increase",
+    type=float,
+    metavar="NATS",
+    help="Refuse to lose more per token (of a mere classifier: per picture).  [default: 0.04]",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Bundle directory.  [default: models/NAME-PRECISION]")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
