@@ -13,7 +13,6 @@ from torch.nn import functional
 from igpt_export.ops import (
     CacheScales,
     block_size,
-    byte_linear,
     cached_attention,
     causal_attention,
     integer_linear,
@@ -61,19 +60,6 @@ class IntegerConv1D(nn.Module):
         return integer_linear(x, self.weight, self.weight_scale, self.input_scale, self.input_zero_point, self.bias)
 
 
-class ByteConv1D(nn.Module):
-    """A Conv1D with 8-bit weights: see `igpt_export.ops.byte_linear`. Its tensors are IntegerConv1D's."""
-
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__()
-        self.weight = _constant(n_in, n_out, dtype=torch.int8)
-        self.weight_scale = _constant(n_out)
-        self.bias = _constant(n_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return byte_linear(x, self.weight, self.weight_scale, self.bias)
-
-
 class NibbleConv1D(nn.Module):
     """A Conv1D with 4-bit weights: see `igpt_export.ops.nibble_linear`."""
 
@@ -97,7 +83,6 @@ NIBBLE_BLOCK = 128  # 4-bit weights that share a scale
 LINEAR: dict[str, type[nn.Module]] = {
     "float": Conv1D,
     "integer": IntegerConv1D,
-    "byte": ByteConv1D,
     "nibble": NibbleConv1D,
 }
 

@@ -15,7 +15,6 @@ from igpt_runtime.names import SHARED_CHANNELS
 
 MICROSOFT = "com.microsoft"
 _QUICK_GELU_ALPHA = 1.702
-_ZERO_POINT = 128  # of 8-bit weights in MatMulNBits
 
 
 def _node(
@@ -71,21 +70,6 @@ def integer_linear(
     return (levels.double() @ weight.double()).to(x.dtype) * (input_scale * weight_scale) + bias
 
 
-def byte_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:
-    """A linear layer of the same 8-bit weights with activations in floating point.
-
-    x: float [..., n_in]; weight: int8 [n_in, n_out]; weight_scale: [n_out]; bias: [n_out].
-    """
-    if torch.compiler.is_exporting():
-        n_in, n_out = weight.shape
-        block = block_size(n_in, 128)
-        # MatMulNBits wants unsigned weights in blocks along n_in; ONNX Runtime folds this once, when it loads a graph.
-        stored = torch.bitwise_xor(weight.t().to(torch.uint8), _ZERO_POINT).reshape(n_out, n_in // block, block)
-        scales = weight_scale[:, None].expand(n_out, n_in // block)
-        return _n_bits(x, stored, scales, bias, bits=8, block=block)
-    return x @ (weight * weight_scale) + bias
-
-
 def nibble_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:
     """A linear layer with 4-bit weights and activations in floating point.
 
@@ -94,17 +78,13 @@ def nibble_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor)
     """
     block = 2 * weight.shape[2]
     if torch.compiler.is_exporting():
-        return _n_bits(x, weight, weight_scale, bias, bits=4, block=block)
+        n_out, blocks = weight_scale.shape
+        # accuracy_level 4: the kernel multiplies in 8-bit integers, each block of x with a scale of its own.
+        attrs = {"K": blocks * block, "N": n_out, "bits": 4, "block_size": block, "accuracy_level": 4}
+        inputs = (x, weight, weight_scale, None, None, bias)
+        return _fused("MatMulNBits", inputs, attrs, [x.new_empty((*x.shape[:-1], n_out))])[0]
     levels = torch.stack([weight & 15, weight >> 4], dim=-1).reshape(*weight.shape[:2], block).to(x.dtype) - 8
     return x @ (levels * weight_scale[..., None]).flatten(1).t() + bias
-
-
-def _n_bits(x: Tensor, weight: Tensor, scales: Tensor, bias: Tensor, *, bits: int, block: int) -> Tensor:
-    n_out, blocks = scales.shape
-    # accuracy_level 4: the kernel multiplies in 8-bit integers, each block of x with a scale of its own.
-    attrs = {"K": blocks * block, "N": n_out, "bits": bits, "block_size": block, "accuracy_level": 4}
-    like = x.new_empty((*x.shape[:-1], n_out))
-    return _fused("MatMulNBits", (x, weight, scales, None, None, bias), attrs, [like])[0]
 
 
 def block_size(n_in: int, largest: int) -> int:

@@ -123,40 +123,20 @@ def MatMulIntegerToFloat(A, B, a_scale, b_scale, a_zero_point, b_zero_point, bia
     return op.Cast(products, to=1) * (a_scale * b_scale) + bias
 
 
-def _byte_matmul():
-    """MatMulNBits of 8 bits."""
-
-    @script(_microsoft, default_opset=op)
-    def MatMulNBits(
-        A, B, scales, zero_points, g_idx, bias, K: int, N: int, bits: int, block_size: int, accuracy_level: int
-    ) -> FLOAT:  # fmt: skip
-        n_in = op.Reshape(op.Constant(value_int=K), [1])
-        n_out = op.Reshape(op.Constant(value_int=N), [1])
-        levels = op.Cast(B, to=1) - op.Constant(value_float=128.0)
-        weight = op.Reshape(levels * op.Unsqueeze(scales, [2]), op.Concat(n_out, n_in, axis=0))
-        return op.MatMul(A, op.Transpose(weight, perm=[1, 0])) + bias
-
-    return MatMulNBits
-
-
-def _nibble_matmul():
-    """MatMulNBits of 4 bits."""
-
-    @script(_microsoft, default_opset=op)
-    def MatMulNBits(
-        A, B, scales, zero_points, g_idx, bias, K: int, N: int, bits: int, block_size: int, accuracy_level: int
-    ) -> FLOAT:  # fmt: skip
-        n_in = op.Reshape(op.Constant(value_int=K), [1])
-        n_out = op.Reshape(op.Constant(value_int=N), [1])
-        packed = op.Cast(B, to=1)
-        high = op.Floor(packed / op.Constant(value_float=16.0))
-        low = packed - high * op.Constant(value_float=16.0)
-        pairs = op.Concat(op.Unsqueeze(low, [3]), op.Unsqueeze(high, [3]), axis=3)
-        blocks = op.Reshape(pairs, op.Concat(op.Shape(scales), [-1], axis=0)) - op.Constant(value_float=8.0)
-        weight = op.Reshape(blocks * op.Unsqueeze(scales, [2]), op.Concat(n_out, n_in, axis=0))
-        return op.MatMul(A, op.Transpose(weight, perm=[1, 0])) + bias
-
-    return MatMulNBits
+@script(_microsoft, default_opset=op)
+def MatMulNBits(
+    A, B, scales, zero_points, g_idx, bias, K: int, N: int, bits: int, block_size: int, accuracy_level: int
+) -> FLOAT:  # fmt: skip
+    # 4 bits: two levels a byte, the low half first, zero at 8
+    n_in = op.Reshape(op.Constant(value_int=K), [1])
+    n_out = op.Reshape(op.Constant(value_int=N), [1])
+    packed = op.Cast(B, to=1)
+    high = op.Floor(packed / op.Constant(value_float=16.0))
+    low = packed - high * op.Constant(value_float=16.0)
+    pairs = op.Concat(op.Unsqueeze(low, [3]), op.Unsqueeze(high, [3]), axis=3)
+    blocks = op.Reshape(pairs, op.Concat(op.Shape(scales), [-1], axis=0)) - op.Constant(value_float=8.0)
+    weight = op.Reshape(blocks * op.Unsqueeze(scales, [2]), op.Concat(n_out, n_in, axis=0))
+    return op.MatMul(A, op.Transpose(weight, perm=[1, 0])) + bias
 
 
 def portable_functions(model: ir.Model) -> list[ir.Function]:
@@ -166,12 +146,10 @@ def portable_functions(model: ir.Model) -> list[ir.Function]:
         "QuickGelu": QuickGelu,
         "SkipSimplifiedLayerNormalization": SkipSimplifiedLayerNormalization,
         "MatMulIntegerToFloat": MatMulIntegerToFloat,
+        "MatMulNBits": MatMulNBits,
     }
     bodies = [choices[name] for name in used if name in choices]
     if "GroupQueryAttention" in used:
         quantized = "k_quant_type" in used["GroupQueryAttention"].attributes
         bodies.append(_quantized_cache_attention() if quantized else GroupQueryAttention)
-    if "MatMulNBits" in used:
-        bits = used["MatMulNBits"].attributes["bits"].as_int()
-        bodies.append({8: _byte_matmul, 4: _nibble_matmul}[bits]())
     return [ir.serde.deserialize_function(body.to_function_proto()) for body in bodies]

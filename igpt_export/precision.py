@@ -7,16 +7,8 @@ from igpt_runtime.config import ImageGPTConfig
 from igpt_runtime.errors import OptionError
 from igpt_runtime.manifest import CACHE_DTYPES
 
-# The kind of linear layer (a key of `igpt_export.model.LINEAR`) of every graph, by the precision of the weights.
-# In 8 bits one stored copy serves two kernels: integer products are fastest for a whole sequence, weight-only products
-# for the few rows of a decode step.
-_LINEAR = {
-    "fp32": {names.PREFILL: "float", names.DECODE: "float", names.DECODE_SHARED: "float"},
-    "int8": {names.PREFILL: "integer", names.DECODE: "byte", names.DECODE_SHARED: "byte"},
-    "int4": {names.PREFILL: "nibble", names.DECODE: "nibble", names.DECODE_SHARED: "nibble"},
-    # For GPUs, whose attention kernel is fast enough over copies of a prefix.
-    "fp16": {names.PREFILL: "float", names.DECODE: "float"},
-}
+# The kind of linear layers (a key of `igpt_export.model.LINEAR`) by the precision of the weights.
+_LINEAR = {"fp32": "float", "int8": "integer", "int4": "nibble", "fp16": "float"}
 WEIGHTS = tuple(_LINEAR)
 KV_CACHES = tuple(CACHE_DTYPES)
 _SMALLEST_BLOCK = 16  # of MatMulNBits
@@ -60,11 +52,13 @@ class Precision:
     @property
     def graphs(self) -> tuple[str, ...]:
         """The graphs that a bundle has, if its model can fill them."""
-        return tuple(_LINEAR[self.weights])
+        # The attention kernel of GPUs, for which fp16 is, is fast enough over copies of a prefix.
+        return (names.PREFILL, names.DECODE) if self.is_half else (names.PREFILL, names.DECODE, names.DECODE_SHARED)
 
-    def linear(self, graph: str) -> str:
-        """The kind of linear layers of a graph."""
-        return _LINEAR[self.weights][graph]
+    @property
+    def linear(self) -> str:
+        """The kind of linear layers, a key of `igpt_export.model.LINEAR`."""
+        return _LINEAR[self.weights]
 
     def __str__(self) -> str:
         """As in a bundle's name: "int8", or "int8-kv-fp32" where the cache is not what one expects."""

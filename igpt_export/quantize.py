@@ -11,12 +11,14 @@ from igpt_export.model import NIBBLE_BLOCK, ImageGPT
 from igpt_export.ops import block_size
 from igpt_export.overflow import check_fits
 from igpt_export.precision import Precision
-from igpt_runtime import names
 from igpt_runtime.config import ImageGPTConfig
 
 # Of the block's largest weight, the shares that the scale of a 4-bit block is tried at: giving up on the largest
 # weights makes the steps for all others finer.
 _SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65)
+# The largest level of 8-bit weights. CPUs without VNNI instructions add two products, of an activation up to 255 and a
+# weight each, in 16 bits, which saturate: up to 64 they cannot, and every CPU computes the same.
+INTEGER_LEVELS = 64
 _TINY = torch.finfo(torch.float32).tiny
 _HEADS = ("lm_head", "classifier")
 
@@ -29,7 +31,7 @@ class QuantizedTensors(Mapping[str, Tensor]):
     ) -> None:
         """tensors: those of the checkpoint; observed: needed for whatever has scales of activations."""
         self._tensors = tensors
-        kind = precision.linear(names.PREFILL)
+        kind = precision.linear
         with torch.device("meta"):
             stored = ImageGPT(config, lm_head=False, linear=kind, int8_cache=precision.kv_cache == "int8")
         # The names and shapes of the model's own parameters, and of the heads, which stay as they are.
@@ -83,8 +85,8 @@ def _half(tensors: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def _byte_scale(weight: Tensor, _: Tensor) -> Tensor:
-    """A scale for every output, float [n_out], with which its largest weight is the last of 127 levels."""
-    return (weight.abs().amax(0) / 127).clamp_min(_TINY)
+    """A scale for every output, float [n_out], with which its largest weight is the last level."""
+    return (weight.abs().amax(0) / INTEGER_LEVELS).clamp_min(_TINY)
 
 
 def _bytes(weight: Tensor, scale: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ def trace_graphs(
                 lm_head=lm_head,
                 n_labels=n_labels,
                 bias=classifier_bias,
-                linear=precision.linear(name),
+                linear=precision.linear,
                 int8_cache=int8_cache,
             ).eval()
             if precision.is_half:

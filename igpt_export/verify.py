@@ -88,7 +88,7 @@ def _reference(
             lm_head="lm_head.weight" in tensors,
             n_labels=0 if classifier is None else len(classifier.labels),
             bias="classifier.bias" in tensors,
-            linear=precision.linear(names.PREFILL),
+            linear=precision.linear,
             int8_cache=precision.kv_cache == "int8",
         ).eval()
     model.load_state_dict({n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}, assign=True)

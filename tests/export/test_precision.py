@@ -20,7 +20,7 @@ from igpt_export.cli import main
 from igpt_export.export import export_bundle
 from igpt_export.model import NIBBLE_BLOCK
 from igpt_export.precision import Precision
-from igpt_export.quantize import QuantizedTensors
+from igpt_export.quantize import INTEGER_LEVELS, QuantizedTensors
 from igpt_runtime import open_bundle
 from igpt_runtime.errors import VerificationError
 
@@ -121,7 +121,7 @@ def test_bytes_are_the_nearest_levels(rounded: Callable[[str], Rounded]) -> None
     levels, scale = tensors[f"{LINEAR}.weight"], tensors[f"{LINEAR}.weight_scale"]
     assert levels.dtype == torch.int8 and levels.shape == weight.shape and scale.shape == weight.shape[1:]
     assert ((levels * scale - weight).abs() <= scale / 2 * (1 + 1e-5)).all()
-    assert (levels.abs().amax(0) == 127).all()
+    assert (levels.abs().amax(0) == INTEGER_LEVELS).all()
 
 
 def test_nibbles_beat_plain_rounding(rounded: Callable[[str], Rounded]) -> None:

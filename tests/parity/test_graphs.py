@@ -79,8 +79,7 @@ def graph(
     session = open_session(bundle, device="cpu")
     feeds = example(session.manifest.graphs[name].inputs)
     # MatMulNBits rounds activations to 8 bits, its function does not.
-    rounds = (weights, name) == ("int4", names.PREFILL) or (weights in ("int8", "int4") and name != names.PREFILL)
-    tolerance = 0.01 if weights == "fp16" else 0.2 if rounds else TOLERANCE
+    tolerance = {"fp16": 0.01, "int4": 0.2}.get(weights, TOLERANCE)
     return bundle / f"{name}.onnx", feeds, session.graph(name).run(None, feeds), tolerance
 
 
@@ -114,9 +113,7 @@ def test_kernels_run_where_there_are_kernels(
     bundle = bundle_of(weights, "fp32")
     onnxruntime.InferenceSession(bundle / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
     as_run = onnx.load(tmp_path / "as_run.onnx", load_external_data=False)
-    linear = {"fp32": {}, "int4": {"MatMulNBits": 12}, "int8": {"MatMulNBits": 12}}[weights]
-    if (weights, name) == ("int8", names.PREFILL):
-        linear = {"MatMulIntegerToFloat": 12}
+    linear = {"fp32": {}, "int4": {"MatMulNBits": 12}, "int8": {"MatMulIntegerToFloat": 12}}[weights]
     known = {**FUSED, "MatMulNBits": 0, "MatMulIntegerToFloat": 0}
     assert Counter(node.op_type for node in as_run.graph.node if node.op_type in known) == {**FUSED, **linear}
 
