@@ -43,6 +43,10 @@ def test_a_sample_depends_on_its_seed_and_index_only(session: Session, primer: n
     assert len(np.unique(eight, axis=0)) == 8
     for n in (1, 2, 5):
         assert np.array_equal(drawn(session, primer, 7, n), eight[:n])
+    for samples in ([3, 1], [6], [7, 0, 7]):
+        assert np.array_equal(drawn(session, primer, 7, 8, samples), eight[samples])
+    assert not np.array_equal(drawn(session, primer, 8, 2), eight[:2])
+    assert not np.array_equal(drawn(session, primer, 7 + 2**32, 2), eight[:2])
 
 
 @pytest.mark.parametrize(("few", "many"), [((1, 2), 5), ((6, 9), 16)], ids=["copied", "shared"])
@@ -54,10 +58,6 @@ def test_integer_weights_round_a_row_alike_in_any_batch(
         expected = drawn(session, PRIMER, seed, many)
         for n in few:
             assert np.array_equal(drawn(session, PRIMER, seed, n), expected[:n])
-    for samples in ([3, 1], [6], [7, 0, 7]):
-        assert np.array_equal(drawn(session, primer, 7, 8, samples), eight[samples])
-    assert not np.array_equal(drawn(session, primer, 8, 2), eight[:2])
-    assert not np.array_equal(drawn(session, primer, 7 + 2**32, 2), eight[:2])
 
 
 @pytest.mark.parametrize("length", [0, 1, 63, 64])
