@@ -51,7 +51,8 @@ def share_prefix(manifest: Manifest, rows: int, slots: Slots) -> Cache:
     """A cache of `rows` rows that share `slots` (of one row, [1, n_head, length, head_dim]), stored once."""
     config = manifest.config
     columns = (part.swapaxes(2, 3) if i % 2 else part for i, part in enumerate(slots))
-    prefix = [np.ascontiguousarray(part, np.float32) for part in columns]
+    # Copies, since what a graph returned keeps all the memory in use that the graph took.
+    prefix = [np.array(part, np.float32, order="C") for part in columns]
     capacity = config.n_positions - prefix[0].shape[2] + 1  # and the sentinel
     shape = (rows, config.n_head, capacity, config.head_dim + names.SHARED_CHANNELS)
     own: Slots = [np.zeros(shape, manifest.cache_dtype) for _ in prefix]

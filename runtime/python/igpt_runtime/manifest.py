@@ -13,7 +13,7 @@ from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import BundleError
 from igpt_runtime.names import TensorSpec, graph_specs
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
