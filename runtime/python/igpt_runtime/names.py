@@ -25,8 +25,8 @@ SEQUENCE = "sequence"
 PREFIX = "prefix"
 CAPACITY = "capacity"
 
-# Channels that the shared-prefix graph's own cache has more than a head: the first is the sentinel's, the others make the
-# width one that the attention kernel takes, a multiple of 8.
+# Channels that the shared-prefix graph's own cache has more than a head: the first is the sentinel's, the others make
+# the width one that the attention kernel takes, a multiple of 8.
 SHARED_CHANNELS = 8
 # What that graph's own cache holds in slot 0, channel head_dim of every key and value, by its type: a one.
 SENTINEL = {"float32": 1.0, "int8": 127}
