@@ -90,7 +90,7 @@ def test_manifest_that_is_a_directory(bundle_copy: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "known"), [("format_version", 4), ("sampling_version", 1)])
-@pytest.mark.parametrize("version", [4, 2, 0, "1", "2", None])
+@pytest.mark.parametrize("version", [5, 2, 0, "1", "2", None])
 def test_unknown_version(bundle_copy: Path, edit_manifest: Edit, key: str, known: int, version: object) -> None:
     edit_manifest(bundle_copy, lambda record: record.update({key: version}))
     expected = f"manifest.json has {key} {version!r}, this igpt-run reads {known}; install the matching igpt-onnx"
