@@ -313,3 +313,9 @@ def test_cached_logits_are_those_of_the_whole_sequence(session: Session, chunks:
         position += length
         assert np.abs(step.logits() - whole[:, position - 1]).max() <= 1e-5
     assert np.abs(np.diff(whole, axis=1)).max() > 0.1  # logits that do change from one position to the next
+
+
+def test_a_shared_prefix_lets_go_of_what_prefill_returned(session: Session) -> None:
+    slots = prefill(session, np.zeros(8, np.int64))
+    prefix = share_prefix(session.manifest, 2, slots).prefix
+    assert not any(np.shares_memory(part, slot) for part, slot in zip(prefix, slots, strict=True))
