@@ -32,6 +32,12 @@ DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
     help="Of the cache.  [default: int8 with int8 and int4 weights, else that of the weights]",
 )
 @click.option(
+    "--embed/--no-embed",
+    default=None,
+    help="Also write graphs that take a picture and need no host code.  [default: only with --variant demo]",
+)
+@click.option("--portable", is_flag=True, help="Write standard operators only, for runtimes without ONNX functions.")
+@click.option(
     "--calibration",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -49,7 +55,8 @@ DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
 @click.version_option(package_name="igpt-onnx")
 def main(
     variant: str | None, checkpoint: str | None, random_weights: bool, seed: int, precision: str, kv_cache: str | None,
-    calibration: Path | None, max_loss_increase: float | None, output: Path | None, force: bool, as_json: bool,
+    embed: bool | None, portable: bool, calibration: Path | None, max_loss_increase: float | None,
+    output: Path | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Export an ImageGPT checkpoint to a self-contained, verified ONNX bundle.
 
@@ -80,8 +87,9 @@ def main(
     target = output or Path("models") / f"{source.name}-{stored}"
     with stages("exporting") as stage:
         manifest = export_bundle(
-            source, target, stored, calibration=calibration, max_loss_increase=max_loss_increase, force=force,
-            stage=stage,
+            source, target, stored, embed=variant == "demo" if embed is None else embed,
+            profile="portable" if portable else "fused", calibration=calibration,
+            max_loss_increase=max_loss_increase, force=force, stage=stage,
         )  # fmt: skip
     record = {
         "output": str(target), "name": manifest.name, "verification": dict(manifest.verification),

@@ -12,10 +12,12 @@ import onnx_ir as ir
 from igpt_export.calibration import Observation, Outputs, Pictures, load_pictures, observe
 from igpt_export.certificate import certify, check_loss
 from igpt_export.checkpoint import Checkpoint
+from igpt_export.graphs import trace_graphs
 from igpt_export.overflow import check_activations
+from igpt_export.portable import inlined
 from igpt_export.precision import Precision, check_shape
 from igpt_export.quantize import QuantizedTensors
-from igpt_export.trace import OPSET, trace_graphs
+from igpt_export.trace import OPSET
 from igpt_export.verify import verify_bundle
 from igpt_export.writer import bundle_directory, file_records, write_graph, write_manifest, write_weights
 from igpt_runtime import names
@@ -34,6 +36,8 @@ def export_bundle(
     output: Path,
     precision: Precision | None = None,
     *,
+    embed: bool = False,
+    profile: str = "fused",
     calibration: Path | None = None,
     max_loss_increase: float | None = None,
     force: bool = False,
@@ -41,10 +45,11 @@ def export_bundle(
 ) -> Manifest:
     """Export a checkpoint to the bundle directory `output`, verify it and, below fp32, certify it.
 
-    precision: fp32 throughout if None; calibration: a directory of pictures that set the scales of activations and
-    judge the loss, the embedded digits if None; max_loss_increase: nats per token that the precision may cost on
-    pictures held out, MAX_LOSS_INCREASE if None; force: replace an existing bundle; stage: called with the name of each
-    stage as it begins.
+    precision: fp32 throughout if None; embed: also write the graphs that take a picture and need no host code; profile:
+    "fused", or "portable" for graphs of standard operators only; calibration: a directory of pictures that set the
+    scales of activations and judge the loss, the embedded digits if None; max_loss_increase: nats per token that the
+    precision may cost on pictures held out, MAX_LOSS_INCREASE if None; force: replace an existing bundle; stage: called
+    with the name of each stage as it begins.
 
     Raises:
         OptionError: the precision does not fit the model, or there are no calibration pictures.
@@ -64,17 +69,12 @@ def export_bundle(
         stage("writing weights")
         write_weights(tensors, tensors.shapes, directory, _counted(stage, "writing weights", "MB", 1_000_000))
         stage("tracing graphs")
-        graphs = trace_graphs(
-            checkpoint.config,
-            lm_head="lm_head.weight" in checkpoint.tensors,
-            classifier=checkpoint.classifier,
-            classifier_bias="classifier.bias" in checkpoint.tensors,
-            weights=directory / WEIGHTS_FILE,
-            precision=precision,
-        )
+        graphs = trace_graphs(checkpoint, precision, directory / WEIGHTS_FILE, embed=embed)
+        if profile == "portable":
+            graphs = {name: inlined(graph) for name, graph in graphs.items()}
         for name, graph in graphs.items():
             write_graph(graph, f"{name}.onnx", directory)
-        manifest = _manifest(checkpoint, precision, graphs, directory)
+        manifest = _manifest(checkpoint, precision, profile, graphs, directory)
         write_manifest(manifest, directory)
         stage("verifying against torch")
         report = verify_bundle(directory, tensors, checkpoint.config, checkpoint.classifier, precision)
@@ -128,10 +128,13 @@ def _counted(stage: Callable[[str], None], name: str, unit: str, divisor: int = 
     return show
 
 
-def _manifest(checkpoint: Checkpoint, precision: Precision, graphs: dict[str, ir.Model], directory: Path) -> Manifest:
+def _manifest(
+    checkpoint: Checkpoint, precision: Precision, profile: str, graphs: dict[str, ir.Model], directory: Path
+) -> Manifest:
     classifier = checkpoint.classifier
     specs = names.graph_specs(
         checkpoint.config,
+        checkpoint.image_format,
         lm_head=names.DECODE in graphs,
         n_labels=0 if classifier is None else len(classifier.labels),
         cache_dtype=precision.cache_dtype,
@@ -140,6 +143,7 @@ def _manifest(checkpoint: Checkpoint, precision: Precision, graphs: dict[str, ir
         name=checkpoint.name,
         precision=precision.weights,
         kv_cache=precision.kv_cache,
+        profile=profile,
         opset=OPSET,
         config=checkpoint.config,
         image_format=checkpoint.image_format,

@@ -11,6 +11,7 @@ The functions are onnxscript: Python syntax, parsed into ONNX and never executed
 from typing import Tuple  # onnxscript reads typing.Tuple to count a function's outputs
 
 import onnx_ir as ir
+import onnx_ir.passes.common as passes
 from onnxscript import FLOAT, script
 from onnxscript import opset18 as op
 from onnxscript.values import Opset
@@ -18,6 +19,7 @@ from onnxscript.values import Opset
 from igpt_export.ops import MICROSOFT
 
 _microsoft = Opset(MICROSOFT, 1)
+_INT8_CACHE = "int8"
 
 
 @script(_microsoft, default_opset=op)
@@ -55,7 +57,7 @@ def GroupQueryAttention(
     q4 = op.Transpose(op.Reshape(q, split), perm=[0, 2, 1, 3])
     k4 = op.Transpose(op.Reshape(k, split), perm=[0, 2, 1, 3])
     v4 = op.Transpose(op.Reshape(v, split), perm=[0, 2, 1, 3])
-    # The cache keeps its capacity: filled slots, the new tokens, then the slots still empty.
+    # Filled slots, the new tokens, then the slots still empty; a cache without empty slots grows.
     present_key = op.Concat(op.Slice(past_key, [0], begin, [2]), k4, op.Slice(past_key, end, capacity, [2]), axis=2)
     present_value = op.Concat(
         op.Slice(past_value, [0], begin, [2]), v4, op.Slice(past_value, end, capacity, [2]), axis=2
@@ -65,7 +67,8 @@ def GroupQueryAttention(
     query = op.Cast(q4, to=1)
     scores = op.MatMul(query, op.Transpose(keys, perm=[0, 1, 3, 2])) * op.Constant(value_float=scale)
     query_position = op.Unsqueeze(op.Range(op.Squeeze(begin), op.Squeeze(end), op.Constant(value_int=1)), [1])
-    key_position = op.Unsqueeze(op.Range(op.Constant(value_int=0), op.Squeeze(capacity), op.Constant(value_int=1)), [0])
+    slots = op.Squeeze(op.Shape(present_key, start=2, end=3))
+    key_position = op.Unsqueeze(op.Range(op.Constant(value_int=0), slots, op.Constant(value_int=1)), [0])
     masked = op.Where(key_position > query_position, op.Constant(value_float=-3.0e38), scores)
     mixed = op.CastLike(op.MatMul(op.Softmax(masked, axis=-1), values), qkv)
     merged = op.Concat(rows, [-1], axis=0)
@@ -106,9 +109,8 @@ def _quantized_cache_attention():
         float_value = op.Cast(present_value, to=1) * v_scale
         scores = op.MatMul(q4, op.Transpose(float_key, perm=[0, 1, 3, 2])) * op.Constant(value_float=scale)
         query_position = op.Unsqueeze(op.Range(op.Squeeze(begin), op.Squeeze(end), op.Constant(value_int=1)), [1])
-        key_position = op.Unsqueeze(
-            op.Range(op.Constant(value_int=0), op.Squeeze(capacity), op.Constant(value_int=1)), [0]
-        )
+        slots = op.Squeeze(op.Shape(present_key, start=2, end=3))
+        key_position = op.Unsqueeze(op.Range(op.Constant(value_int=0), slots, op.Constant(value_int=1)), [0])
         masked = op.Where(key_position > query_position, op.Constant(value_float=-3.0e38), scores)
         mixed = op.MatMul(op.Softmax(masked, axis=-1), float_value)
         merged = op.Concat(rows, [-1], axis=0)
@@ -139,17 +141,33 @@ def MatMulNBits(
     return op.MatMul(A, op.Transpose(weight, perm=[1, 0])) + bias
 
 
-def portable_functions(model: ir.Model) -> list[ir.Function]:
-    """The portable bodies, as ONNX functions, of the `com.microsoft` nodes of a model."""
+def inlined(model: ir.Model) -> ir.Model:
+    """The model with every fused operator replaced by its portable body: standard operators only."""
+    passes.InlinePass()(model)
+    model.opset_imports.pop(MICROSOFT, None)
+    return model
+
+
+def attach_functions(model: ir.Model) -> None:
+    """Give a model the portable bodies, as model-local functions, of its `com.microsoft` nodes."""
     used = {node.op_type: node for node in model.graph if node.domain == MICROSOFT}
-    choices = {
+    bodies = {
         "QuickGelu": QuickGelu,
         "SkipSimplifiedLayerNormalization": SkipSimplifiedLayerNormalization,
         "MatMulIntegerToFloat": MatMulIntegerToFloat,
         "MatMulNBits": MatMulNBits,
+        "GroupQueryAttention": GroupQueryAttention,
     }
-    bodies = [choices[name] for name in used if name in choices]
-    if "GroupQueryAttention" in used:
-        quantized = "k_quant_type" in used["GroupQueryAttention"].attributes
-        bodies.append(_quantized_cache_attention() if quantized else GroupQueryAttention)
-    return [ir.serde.deserialize_function(body.to_function_proto()) for body in bodies]
+    for name, node in used.items():
+        proto = bodies[name].to_function_proto()
+        if "k_quant_type" in node.attributes:
+            # Another body for the same operator. A graph may attend to a float cache and to an int8 one.
+            proto = _quantized_cache_attention().to_function_proto()
+            proto.overload = _INT8_CACHE
+            for attention in (n for n in model.graph if n.op_type == name):
+                attention.overload = _INT8_CACHE
+        function = ir.serde.deserialize_function(proto)
+        for value in (*function.inputs, *function.outputs):
+            value.shape = None  # onnxscript's FLOAT is a scalar
+        model.functions[function.identifier()] = function
+    model.opset_imports[MICROSOFT] = 1

@@ -1,4 +1,4 @@
-"""Draws the next token inside the decode graph; the section "Sampling" of `runtime/SPEC.md` is this file in words."""
+"""Draws the next token in a graph; the section "Sampling" of `runtime/SPEC.md` is this file in words."""
 
 import torch
 from torch import Tensor

@@ -93,12 +93,12 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of `tiny_checkpoint`. Read only: copy it to change it."""
+    """The bundle of `tiny_checkpoint`, with every graph. Read only: copy it to change it."""
     from igpt_export.checkpoint import load_checkpoint
     from igpt_export.export import export_bundle
 
     directory = tmp_path_factory.mktemp("bundle") / "tiny-fp32"
-    export_bundle(load_checkpoint(tiny_checkpoint), directory)
+    export_bundle(load_checkpoint(tiny_checkpoint), directory, embed=True)
     return directory
 
 

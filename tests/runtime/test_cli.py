@@ -387,6 +387,6 @@ def test_bad_bundles(
         (bundle_copy / "weights.safetensors").write_bytes(weights[:-1])
         assert f"bytes instead of {len(weights)}" in refused(main, *arguments, "--model", bundle_copy)
     edit_manifest(bundle_copy, lambda record: record.update(format_version=99))
-    assert "has format_version 99, this igpt-run reads 4" in refused(main, *arguments, "--model", bundle_copy)
+    assert "has format_version 99, this igpt-run reads 5" in refused(main, *arguments, "--model", bundle_copy)
     (bundle_copy / "manifest.json").write_text("{")
     assert "manifest.json is not valid JSON" in refused(main, *arguments, "--model", bundle_copy)

@@ -63,7 +63,11 @@ def share_prefix(manifest: Manifest, rows: int, slots: Slots) -> Cache:
 
 def shares_prefix(manifest: Manifest, rows: int, length: int) -> bool:
     """Whether `rows` rows store the `length` slots they have in common once."""
-    return names.DECODE_SHARED in manifest.graphs and rows >= _SHARED_ROWS and length >= _SHARED_PREFIX
+    # Where activations or slots are rounded to int8, the two decode graphs may round differently. One of them for any
+    # number of rows gives the same pictures however many are drawn. (4-bit kernels round by batch anyway.)
+    rounds = manifest.precision == "int8" or (manifest.precision == "fp32" and manifest.kv_cache == "int8")
+    worthwhile = rounds or rows >= _SHARED_ROWS
+    return names.DECODE_SHARED in manifest.graphs and worthwhile and length >= _SHARED_PREFIX
 
 
 def cache_bytes(manifest: Manifest, rows: int, length: int) -> int:

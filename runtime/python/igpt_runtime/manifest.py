@@ -13,13 +13,14 @@ from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import BundleError
 from igpt_runtime.names import TensorSpec, graph_specs
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 # Of one comparison in a certificate, after the number of its pictures; see igpt_export.certificate, Loss and Shift.
 _LOSS_FIELDS = ("nats_per_token_fp32", "nats_per_token", "increase", "kl_divergence", "top1_agreement")
 _CLASS_FIELDS = ("kl_divergence", "top1_agreement")
+PROFILES = ("fused", "portable")
 PRECISIONS = ("fp32", "int8", "int4", "fp16")
 CACHE_DTYPES = {"fp32": "float32", "int8": "int8", "fp16": "float16"}
 
@@ -48,6 +49,7 @@ class Manifest:
     name: str
     precision: str  # of the blocks' matrices: fp32, int8, int4; fp16: of everything
     kv_cache: str  # precision of the cache: fp32, int8; fp16 if `precision` is
+    profile: str  # fused: graphs of ONNX Runtime's operators, each with a portable body; portable: of standard ones
     opset: int
     config: ImageGPTConfig
     image_format: ImageFormat
@@ -118,7 +120,10 @@ def _manifest(record: dict[str, Any]) -> Manifest:
     kv_cache = record["kv_cache"]
     if kv_cache not in CACHE_DTYPES:
         raise ValueError(f"kv_cache is {kv_cache!r}, not one of {', '.join(CACHE_DTYPES)}")
-    _check_graphs(graphs, config, 0 if classifier is None else len(classifier["labels"]), CACHE_DTYPES[kv_cache])
+    form = ImageFormat(int(image["height"]), int(image["width"]), clusters, int(image["resample"]))
+    _check_graphs(graphs, config, form, 0 if classifier is None else len(classifier["labels"]), CACHE_DTYPES[kv_cache])
+    if record["profile"] not in PROFILES:
+        raise ValueError(f"profile is {record['profile']!r}, not one of {', '.join(PROFILES)}")
     if record["precision"] not in PRECISIONS:
         raise ValueError(f"precision is {record['precision']!r}, not one of {', '.join(PRECISIONS)}")
     if (record["precision"] == "fp16") != (kv_cache == "fp16"):
@@ -129,9 +134,10 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         name=str(record["name"]),
         precision=str(record["precision"]),
         kv_cache=str(kv_cache),
+        profile=str(record["profile"]),
         opset=int(record["opset"]),
         config=config,
-        image_format=ImageFormat(int(image["height"]), int(image["width"]), clusters, int(image["resample"])),
+        image_format=form,
         classifier=None
         if classifier is None
         else Classifier(tuple(map(str, classifier["labels"])), int(classifier["layer"]), bool(classifier["sos"])),
@@ -172,10 +178,12 @@ def _shift(record: Any) -> dict[str, Any]:
     return {"pictures": int(record["pictures"]), "features_error": float(record["features_error"]), **classes}
 
 
-def _check_graphs(graphs: Mapping[str, GraphRecord], config: ImageGPTConfig, n_labels: int, cache_dtype: str) -> None:
+def _check_graphs(
+    graphs: Mapping[str, GraphRecord], config: ImageGPTConfig, form: ImageFormat, n_labels: int, cache_dtype: str
+) -> None:
     """Compare the graphs' inputs and outputs with those of a model of this configuration."""
     lm_head = any(spec.name == names.LOGITS for spec in graphs[names.PREFILL].outputs)
-    expected = graph_specs(config, lm_head=lm_head, n_labels=n_labels, cache_dtype=cache_dtype)
+    expected = graph_specs(config, form, lm_head=lm_head, n_labels=n_labels, cache_dtype=cache_dtype)
     for name, graph in graphs.items():
         if name in expected and (list(graph.inputs), list(graph.outputs)) != expected[name]:
             raise ValueError(f"graphs.{name} is not the graph of this config and classifier")

@@ -3,11 +3,28 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from igpt_runtime.config import ImageGPTConfig
+from igpt_runtime.config import ImageFormat, ImageGPTConfig
 
 PREFILL = "prefill"
 DECODE = "decode"
 DECODE_SHARED = "decode_shared"  # for rows that continue one prefix, which is stored once
+PREPROCESS = "preprocess"
+POSTPROCESS = "postprocess"
+# From picture to result in one run.
+COMPLETE = "complete"
+CLASSIFY = "classify"
+SCORE = "score"
+FEATURES = "features"  # also the name of an output
+
+IMAGE = "image"
+IMAGES = "images"
+TOKENS = "tokens"
+KEEP_ROWS = "keep_rows"
+N = "n"
+SEED = "seed"
+PROBABILITIES = "probabilities"
+NATS = "nats"
+NATS_PER_TOKEN = "nats_per_token"
 
 INPUT_IDS = "input_ids"
 PAST_LENGTH = "past_length"
@@ -17,13 +34,14 @@ TOP_K = "top_k"
 TOP_P = "top_p"
 NEXT_IDS = "next_ids"
 LOGITS = "logits"
-FEATURES = "features"
 CLASS_LOGITS = "class_logits"
 
 BATCH = "batch"
 SEQUENCE = "sequence"
 PREFIX = "prefix"
 CAPACITY = "capacity"
+IMAGE_HEIGHT = "image_height"
+IMAGE_WIDTH = "image_width"
 
 # Channels that the shared-prefix graph's own cache has more than a head: the first is the sentinel's, the others make
 # the width one that the attention kernel takes, a multiple of 8.
@@ -39,6 +57,9 @@ class TensorSpec:
     name: str
     dtype: str  # numpy's name
     shape: tuple[int | str, ...]  # a string is a free dimension
+
+
+GraphSpec = tuple[list[TensorSpec], list[TensorSpec]]  # inputs and outputs, in order
 
 
 def hidden_state(index: int) -> str:
@@ -88,9 +109,13 @@ def prefill_outputs(
     return outputs + _cache(present_names(config), cache_dtype, slots)
 
 
-def _sampling_inputs() -> list[TensorSpec]:
+def sampling_inputs() -> list[TensorSpec]:
+    """What the choice of the next token depends on besides logits."""
+    return [TensorSpec(UNIFORM, "float32", (BATCH,)), *_sampling_options()]
+
+
+def _sampling_options() -> list[TensorSpec]:
     return [
-        TensorSpec(UNIFORM, "float32", (BATCH,)),
         TensorSpec(TEMPERATURE, "float32", ()),
         TensorSpec(TOP_K, "int64", ()),
         TensorSpec(TOP_P, "float32", ()),
@@ -107,7 +132,7 @@ def decode_inputs(config: ImageGPTConfig, cache_dtype: str = "float32") -> list[
         TensorSpec(INPUT_IDS, "int64", (BATCH, SEQUENCE)),
         TensorSpec(PAST_LENGTH, "int64", ()),
         *_cache(past_names(config), cache_dtype, (BATCH, config.n_head, config.n_positions, config.head_dim)),
-        *_sampling_inputs(),
+        *sampling_inputs(),
     ]
 
 
@@ -117,8 +142,11 @@ def decode_outputs(config: ImageGPTConfig, cache_dtype: str = "float32") -> list
     return [*_sampled(config), *_cache(present_names(config), cache_dtype, shape)]
 
 
-def _prefix(config: ImageGPTConfig) -> list[TensorSpec]:
-    """Keys with a slot a row, values with a slot a column: both are left factors of a product."""
+def prefix_specs(config: ImageGPTConfig) -> list[TensorSpec]:
+    """The tensors of a prefix that all rows share.
+
+    Keys with a slot a row, values with a slot a column: both are left factors of a product.
+    """
     slots, columns = (1, config.n_head, PREFIX, config.head_dim), (1, config.n_head, config.head_dim, PREFIX)
     named = prefix_names(config)
     return [TensorSpec(name, "float32", columns if i % 2 else slots) for i, name in enumerate(named)]
@@ -133,9 +161,9 @@ def shared_inputs(config: ImageGPTConfig, cache_dtype: str = "float32") -> list[
     return [
         TensorSpec(INPUT_IDS, "int64", (BATCH, 1)),
         TensorSpec(PAST_LENGTH, "int64", ()),
-        *_prefix(config),
+        *prefix_specs(config),
         *_cache(past_names(config), cache_dtype, _own_slots(config)),
-        *_sampling_inputs(),
+        *sampling_inputs(),
     ]
 
 
@@ -144,9 +172,30 @@ def shared_outputs(config: ImageGPTConfig, cache_dtype: str = "float32") -> list
     return [*_sampled(config), *_cache(present_names(config), cache_dtype, _own_slots(config))]
 
 
+def _image() -> TensorSpec:
+    return TensorSpec(IMAGE, "uint8", (IMAGE_HEIGHT, IMAGE_WIDTH, 3))
+
+
+def _picture_specs(config: ImageGPTConfig, form: ImageFormat, n_labels: int) -> dict[str, GraphSpec]:
+    """Inputs and outputs of the graphs that take or give pictures."""
+    one = TensorSpec(TOKENS, "int64", (config.n_positions,))
+    rows = TensorSpec(TOKENS, "int64", (BATCH, config.n_positions))
+    images = TensorSpec(IMAGES, "uint8", (BATCH, form.height, form.width, 3))
+    request = [TensorSpec(KEEP_ROWS, "int64", ()), TensorSpec(N, "int64", ()), TensorSpec(SEED, "uint64", ())]
+    nats = [TensorSpec(NATS, "float32", (form.height, form.width)), TensorSpec(NATS_PER_TOKEN, "float32", ())]
+    return {
+        PREPROCESS: ([_image()], [one]),
+        POSTPROCESS: ([rows], [images]),
+        COMPLETE: ([_image(), *request, *_sampling_options()], [images, rows]),
+        CLASSIFY: ([_image()], [TensorSpec(PROBABILITIES, "float32", (n_labels,))]),
+        FEATURES: ([_image()], [TensorSpec(FEATURES, "float32", (config.n_layer + 1, config.n_embd))]),
+        SCORE: ([_image()], nats),
+    }
+
+
 def graph_specs(
-    config: ImageGPTConfig, *, lm_head: bool, n_labels: int, cache_dtype: str
-) -> dict[str, tuple[list[TensorSpec], list[TensorSpec]]]:
+    config: ImageGPTConfig, form: ImageFormat, *, lm_head: bool, n_labels: int, cache_dtype: str
+) -> dict[str, GraphSpec]:
     """Inputs and outputs of every graph that a bundle of such a model may have, by name."""
     decode = decode_inputs(config, cache_dtype), decode_outputs(config, cache_dtype)
     return {
@@ -156,4 +205,5 @@ def graph_specs(
         ),
         DECODE: decode,
         DECODE_SHARED: (shared_inputs(config, cache_dtype), shared_outputs(config, cache_dtype)),
+        **_picture_specs(config, form, n_labels),
     }

@@ -42,8 +42,8 @@ _UPRIGHT = {
 _LONG_SIDE = 1 << 20  # beyond this many pixels Pillow's filter table alone takes 16 bytes times the side
 _ROWS = 1024  # pixels compared at a time: 4 MiB a temporary with 512 clusters
 
-_LEVELS = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
-_LEVELS = (_LEVELS - np.float32(0.5)) / np.float32(0.5)  # [256] float32: pixel level -> [-1, 1]
+LEVELS = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
+LEVELS = (LEVELS - np.float32(0.5)) / np.float32(0.5)  # [256] float32: pixel level -> [-1, 1]
 
 
 def read_image(source: str | os.PathLike[str] | BinaryIO | bytes) -> Image.Image:
@@ -161,10 +161,16 @@ def resize_image(
         known = ", ".join(f"{f.value} {f.name.lower()}" for f in sorted(Image.Resampling))
         raise OptionError(f"resample {resample!r} is no filter; use one of {known}")
     image = to_rgb(image)
-    box = _centre(image.size, (width, height)) if crop else None
+    box = _centre(image.size, (width, height)) if crop else (0.0, 0.0, *map(float, image.size))
     # Averaging down to 1024 times the target first bounds the filter table and changes no level by more than one.
     gap = 1024.0 if max(image.size) > _LONG_SIDE else None
-    return image.resize((width, height), Image.Resampling(resample), box=box, reducing_gap=gap)
+    left, top, right, bottom = box
+    kind = Image.Resampling(resample)
+    if height < bottom - top and bottom - top - height > 2 * (right - left - width):
+        # Rows first, as Pillow does since version 13; levels are rounded in between, so the order tells.
+        image = image.resize((image.width, height), kind, box=(0, top, image.width, bottom), reducing_gap=gap)
+        top, bottom = 0, height
+    return image.resize((width, height), kind, box=(left, top, right, bottom), reducing_gap=gap)
 
 
 def _centre(size: tuple[int, int], target: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -186,7 +192,7 @@ def nearest_clusters(pixels: npt.NDArray[np.uint8], clusters: npt.NDArray[np.flo
     flat = pixels.reshape(-1, 3)
     tokens = np.empty(len(flat), dtype=np.int64)
     for start in range(0, len(flat), _ROWS):
-        r, g, b = _LEVELS[flat[start : start + _ROWS]].T[:, :, None]
+        r, g, b = LEVELS[flat[start : start + _ROWS]].T[:, :, None]
         squares = r * r + g * g + b * b  # float32, as in the reference
         r, g, b = r.astype(np.float64), g.astype(np.float64), b.astype(np.float64)
         products = r * red + g * green + b * blue

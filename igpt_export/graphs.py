@@ -1,0 +1,147 @@
+"""The graphs of a bundle as torch modules, and which of them a checkpoint exports to."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from igpt_export.checkpoint import Checkpoint
+from igpt_export.embed import embedded_graphs
+from igpt_export.model import ImageGPT
+from igpt_export.ops import quantize_cache
+from igpt_export.pictures import has_filter, postprocess_graph, preprocess_graph
+from igpt_export.precision import Precision
+from igpt_export.sampling import next_token
+from igpt_export.trace import trace
+from igpt_runtime import names
+from igpt_runtime.config import Classifier
+from igpt_runtime.names import graph_specs
+
+
+class Prefill(nn.Module):
+    """Whole sequences in; logits, hidden states, pooled features, class logits and the cache out."""
+
+    def __init__(self, model: ImageGPT, classifier: Classifier | None, *, int8_cache: bool) -> None:
+        super().__init__()
+        self.model, self.classifier, self.int8_cache = model, classifier, int8_cache
+
+    def forward(self, input_ids: Tensor) -> list[Tensor]:
+        dtype = self.model.wte.weight.dtype
+        last, hidden_states, present = _prefilled(self.model, input_ids)
+        # What is read is float32 in every precision, and so is the mean.
+        hidden_states = [hidden.float() for hidden in hidden_states]
+        features = torch.stack([hidden.mean(1) for hidden in hidden_states], dim=1)
+        logits = [] if self.model.lm_head is None else [self.model.lm_head(last).float()]
+        class_logits = []
+        if self.classifier is not None and self.model.classifier is not None:
+            class_logits = [self.model.classifier(features[:, self.classifier.layer].to(dtype)).float()]
+        outputs = [*logits, *hidden_states, features, *class_logits]
+        return [*outputs, *(_quantized(self.model, present) if self.int8_cache else present)]
+
+
+class Decode(nn.Module):
+    """One or more new tokens and the cache in; the next token, its logits and the cache out."""
+
+    def __init__(self, model: ImageGPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        past_length: Tensor,
+        past: list[Tensor],
+        uniform: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+    ) -> list[Tensor]:
+        assert self.model.lm_head is not None
+        last, _, present = self.model(input_ids, past_length, past)
+        logits = self.model.lm_head(last[:, -1]).float()
+        return [next_token(logits, uniform, temperature, top_k, top_p), logits, *present]
+
+
+class DecodeShared(nn.Module):
+    """One new token a row, a prefix all rows share, and each row's own cache in; as Decode otherwise."""
+
+    def __init__(self, model: ImageGPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        past_length: Tensor,
+        prefix: list[Tensor],
+        past: list[Tensor],
+        uniform: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+    ) -> list[Tensor]:
+        assert self.model.lm_head is not None
+        last, _, present = self.model(input_ids, past_length, past, prefix)
+        logits = self.model.lm_head(last[:, -1])
+        return [next_token(logits, uniform, temperature, top_k, top_p), logits, *present]
+
+
+def _prefilled(model: ImageGPT, input_ids: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """What `model` makes of whole sequences, with the attention that keeps a cache, which is the fused one."""
+    batch, sequence = input_ids.shape
+    config = model.config
+    empty = torch.zeros(batch, config.n_head, sequence, config.head_dim, dtype=model.wte.weight.dtype)
+    start = torch.zeros((), dtype=torch.int64)
+    outputs: tuple[Tensor, list[Tensor], list[Tensor]] = model(input_ids, start, [empty] * (2 * config.n_layer))
+    return outputs
+
+
+def _quantized(model: ImageGPT, present: list[Tensor]) -> list[Tensor]:
+    parameters = dict(model.named_parameters())
+    scales = [parameters[f"h.{i}.attn.{kind}_scale"] for i in range(model.config.n_layer) for kind in "kv"]
+    return [quantize_cache(tensor, scale) for tensor, scale in zip(present, scales, strict=True)]
+
+
+def trace_graphs(checkpoint: Checkpoint, precision: Precision, weights: Path, *, embed: bool) -> dict[str, ir.Model]:
+    """The graphs a checkpoint exports to, by name, with their weights referring to the file `weights`.
+
+    embed: also those that take a picture and give what one wants of it, with no host code.
+    """
+    config, form, classifier = checkpoint.config, checkpoint.image_format, checkpoint.classifier
+    # Asked now, as under FakeTensorMode no tensor can be read.
+    lm_head, bias = "lm_head.weight" in checkpoint.tensors, "classifier.bias" in checkpoint.tensors
+    n_labels = 0 if classifier is None else len(classifier.labels)
+    specs = graph_specs(config, form, lm_head=lm_head, n_labels=n_labels, cache_dtype=precision.cache_dtype)
+    int8_cache = precision.kv_cache == "int8"
+    modules: dict[str, Callable[[ImageGPT], nn.Module]] = {
+        names.PREFILL: lambda model: Prefill(model, classifier, int8_cache=int8_cache)
+    }
+    if lm_head:
+        modules[names.DECODE] = Decode
+    if lm_head and names.DECODE_SHARED in precision.graphs:
+        modules[names.DECODE_SHARED] = DecodeShared
+    graphs = {}
+    for name, module in modules.items():
+        with FakeTensorMode():
+            model = ImageGPT(
+                config, lm_head=lm_head, n_labels=n_labels, bias=bias, linear=precision.linear, int8_cache=int8_cache
+            ).eval()
+            if precision.is_half:
+                _halve(model)
+            graphs[name] = trace(module(model), *specs[name], name, weights)
+    if embed or has_filter(form):
+        graphs[names.PREPROCESS] = preprocess_graph(specs[names.PREPROCESS], form)
+    graphs[names.POSTPROCESS] = postprocess_graph(specs[names.POSTPROCESS], form)
+    if embed:
+        graphs |= embedded_graphs(graphs, specs, config, form, classifier)
+    return graphs
+
+
+def _halve(model: nn.Module) -> None:
+    """Make all parameters float16; `Module.half` cannot do that to fake tensors."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(parameter.half(), requires_grad=False))

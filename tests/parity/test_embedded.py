@@ -1,0 +1,254 @@
+"""The graphs that take a picture agree with the references: Pillow, transformers, the host loop, the ONNX evaluator."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_image
+
+from igpt_export.checkpoint import load_checkpoint
+from igpt_export.export import export_bundle
+from igpt_export.pictures import preprocess_graph
+from igpt_export.precision import Precision
+from igpt_export.writer import write_graph
+from igpt_runtime import GenerationOptions, open_session
+from igpt_runtime.config import ImageFormat
+from igpt_runtime.generate import generate_all
+from igpt_runtime.names import TensorSpec
+from igpt_runtime.palette import image_to_tokens, tokens_to_image
+
+DEMO = Path(__file__).parents[2] / "runtime" / "python" / "igpt_runtime" / "demo"
+PHOTO = load_sample_image("china.jpg")
+RNG = np.random.default_rng(0)
+
+Run = Callable[..., list[np.ndarray]]
+
+
+def opened(path: Path) -> Run:
+    """A function from inputs by name to outputs, as a bare onnxruntime user calls it."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda **inputs: session.run(None, inputs)
+
+
+def request(image: np.ndarray, keep_rows: int, n: int, seed: int, **options: float) -> dict[str, np.ndarray]:
+    return {
+        "image": image,
+        "keep_rows": np.array(keep_rows, np.int64),
+        "n": np.array(n, np.int64),
+        "seed": np.array(seed, np.uint64),
+        "temperature": np.array(options.get("temperature", 1.0), np.float32),
+        "top_k": np.array(options.get("top_k", 0), np.int64),
+        "top_p": np.array(options.get("top_p", 1.0), np.float32),
+    }
+
+
+@pytest.fixture(scope="module")
+def demo_complete() -> Run:
+    return opened(DEMO / "complete.onnx")
+
+
+@pytest.fixture(scope="module")
+def bundles(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """A function from precisions and profile to the embedded bundle of the tiny checkpoint."""
+    directory = tmp_path_factory.mktemp("embedded")
+
+    def make(weights: str = "fp32", kv_cache: str = "fp32", profile: str = "fused") -> Path:
+        if (weights, kv_cache, profile) == ("fp32", "fp32", "fused"):
+            return tiny_bundle
+        bundle = directory / f"{weights}-{kv_cache}-{profile}"
+        if not bundle.exists():
+            limit = None if (weights, kv_cache) == ("fp32", "fp32") else float("inf")
+            export_bundle(
+                load_checkpoint(tiny_checkpoint), bundle, Precision(weights, kv_cache), embed=True, profile=profile,
+                max_loss_increase=limit,
+            )  # fmt: skip
+        return bundle
+
+    return make
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["bilinear", "bicubic"])
+def preprocess(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageFormat, Run]:
+    """A format of 24x40 pixels in 512 random colours, and its graph."""
+    form = ImageFormat(24, 40, RNG.uniform(-1, 1, (512, 3)).astype(np.float32), request.param)
+    directory = tmp_path_factory.mktemp("preprocess")
+    picture = TensorSpec("image", "uint8", ("image_height", "image_width", 3))
+    graph = preprocess_graph(([picture], [TensorSpec("tokens", "int64", (960,))]), form)
+    write_graph(graph, "preprocess.onnx", directory)
+    return form, opened(directory / "preprocess.onnx")
+
+
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(1, 1), (1, 300), (300, 1), (24, 40), (23, 41), (48, 80), (427, 640), (640, 200), (90, 40), (101, 77), (7, 500)],
+)
+def test_preprocess_is_pillow(preprocess: tuple[ImageFormat, Run], height: int, width: int) -> None:
+    """Every token, of photographs and of noise, whichever axis is resized first."""
+    form, run = preprocess
+    photo = np.concatenate([PHOTO] * 2)[:height, :width]
+    noise = RNG.integers(0, 256, photo.shape, dtype=np.uint8)
+    for pixels in (photo, noise):
+        picture = Image.fromarray(pixels)
+        assert np.array_equal(
+            run(image=pixels)[0],
+            image_to_tokens(picture, form.clusters, form.height, form.width, resample=form.resample).ravel(),
+        )
+
+
+def test_preprocess_of_the_demo() -> None:
+    form, run = open_session(DEMO).manifest.image_format, opened(DEMO / "preprocess.onnx")
+    for digit in load_digits().images[:100]:
+        pixels = np.repeat((digit * (255 / 16)).astype(np.uint8)[..., None], 3, axis=-1)
+        expected = image_to_tokens(Image.fromarray(pixels), form.clusters, form.height, form.width)
+        assert np.array_equal(run(image=pixels)[0], expected.ravel())
+
+
+def test_postprocess_takes_any_number_for_a_token() -> None:
+    form, run = open_session(DEMO).manifest.image_format, opened(DEMO / "postprocess.onnx")
+    tokens = RNG.integers(0, len(form.clusters), (3, 256))
+    expected = [np.asarray(tokens_to_image(row, form.clusters, 16, 16)) for row in tokens]
+    assert np.array_equal(run(tokens=tokens)[0], expected)
+    hostile = tokens.copy()
+    hostile[0, :3] = -1, 2**62, -(2**63)
+    tokens[0, :3] = 0, len(form.clusters) - 1, 0
+    assert np.array_equal(run(tokens=hostile)[0], run(tokens=tokens)[0])
+
+
+@pytest.mark.parametrize("seed", [*range(17), 2**32, 2**53 + 1, 2**64 - 1])
+def test_one_call_draws_what_the_host_loop_draws(demo_complete: Run, seed: int) -> None:
+    session = open_session(DEMO)
+    form = session.manifest.image_format
+    pixels = np.asarray(Image.open(DEMO.parents[3] / "models/demo/examples/seven.png").convert("RGB"))
+    primer = image_to_tokens(Image.fromarray(pixels), form.clusters, 16, 16).ravel()
+    keep_rows, n = (0, 8, 15, 1, 16)[seed % 5], (1, 8, 3, 9)[seed % 4]
+    options = {"temperature": (1.0, 0.7, 0.0)[seed % 3], "top_k": (0, 5)[seed % 2], "top_p": (1.0, 0.9)[seed % 2]}
+    images, tokens = demo_complete(**request(pixels, keep_rows, n, seed, **options))
+    expected = generate_all(session, primer[: keep_rows * 16], GenerationOptions(n=n, seed=seed, **options))
+    assert np.array_equal(tokens, expected)
+    assert np.array_equal(images[0], np.asarray(tokens_to_image(expected[0], form.clusters, 16, 16)))
+
+
+@pytest.mark.parametrize(("given", "meant"), [((-3, 0), (0, 1)), ((99, -7), (16, 1)), ((2**62, 2), (16, 2))])
+def test_out_of_range(demo_complete: Run, given: tuple[int, int], meant: tuple[int, int]) -> None:
+    pixels = np.zeros((5, 5, 3), np.uint8)
+    for actual, expected in zip(
+        demo_complete(**request(pixels, *given, seed=1)), demo_complete(**request(pixels, *meant, seed=1)), strict=True
+    ):
+        assert np.array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("graph", ["preprocess", "classify", "score"])
+def test_bad_pictures_are_refused(graph: str) -> None:
+    run = opened(DEMO / f"{graph}.onnx")
+    bad = [
+        np.zeros((0, 0, 3), np.uint8),
+        np.zeros((0, 5, 3), np.uint8),
+        np.zeros((5, 0, 3), np.uint8),
+        np.zeros((5, 5, 4), np.uint8),
+        np.zeros((5, 5), np.uint8),
+        np.zeros((5, 5, 3), np.float32),
+    ]
+    for pixels in bad:
+        with pytest.raises(Exception, match="INVALID_ARGUMENT|Unexpected input data type|RUNTIME_EXCEPTION"):
+            run(image=pixels)
+
+
+@pytest.mark.parametrize("graph", ["prefill", "decode", "decode_shared"])
+@pytest.mark.parametrize("token", [-300, 257, 2**40])
+def test_hostile_tokens_are_refused(graph: str, token: int) -> None:
+    """What is no token is an error of the graph, never read from somewhere else."""
+    record = open_session(DEMO).manifest.graphs[graph]
+    sizes = {"batch": 1, "sequence": 1, "prefix": 2, "capacity": 8}
+    inputs = {
+        spec.name: np.zeros([sizes[d] if isinstance(d, str) else d for d in spec.shape], spec.dtype)
+        for spec in record.inputs
+    }
+    inputs["input_ids"][:] = token
+    if "past_length" in inputs:
+        inputs["past_length"][...] = 2
+    with pytest.raises(Exception, match="out of data bounds"):
+        opened(DEMO / record.file)(**inputs)
+
+
+def test_against_transformers(tiny_checkpoint: Path, bundles: Callable[..., Path]) -> None:
+    """Classes (the probe's protocol), features and the score of one photograph."""
+    import transformers
+
+    model = transformers.ImageGPTForCausalImageModeling.from_pretrained(tiny_checkpoint)
+    bundle = bundles()
+    form = open_session(bundle).manifest.image_format
+    tokens = torch.from_numpy(image_to_tokens(Image.fromarray(PHOTO), form.clusters, 8, 8)).reshape(1, 64)
+    shifted = torch.cat([torch.tensor([[16]]), tokens[:, :-1]], 1)
+    with torch.no_grad():
+        hidden = model(tokens, output_hidden_states=True).hidden_states
+        start = model(shifted, output_hidden_states=True)
+    (features,) = opened(bundle / "features.onnx")(image=PHOTO)
+    assert np.allclose(features, np.stack([h.mean(1)[0].numpy() for h in hidden]), atol=2e-5)
+    nats, mean = opened(bundle / "score.onnx")(image=PHOTO)
+    expected = torch.nn.functional.cross_entropy(start.logits[0], tokens[0], reduction="none")
+    assert np.allclose(nats.ravel(), expected.numpy(), atol=1e-4) and np.isclose(mean, expected.mean(), atol=1e-4)
+    from safetensors.torch import load_file
+
+    tensors = load_file(tiny_checkpoint / "model.safetensors")
+    logits = start.hidden_states[1].mean(1) @ tensors["probe.weight"].t() + tensors["probe.bias"]
+    (probabilities,) = opened(bundle / "classify.onnx")(image=PHOTO)
+    assert np.allclose(probabilities, torch.softmax(logits, -1)[0].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("profile", ["fused", "portable"])
+def test_evaluator(bundles: Callable[..., Path], profile: str) -> None:
+    """ONNX's own evaluator, which has no fused operators, computes the same; portable graphs have none either."""
+    bundle = bundles(profile=profile)
+    picture = PHOTO[:40, :60]
+    for graph in ("preprocess", "classify", "features", "score", "complete"):
+        path = bundle / f"{graph}.onnx"
+        model = onnx.load_model(path)
+        inputs = request(picture, 6, 2, 3) if graph == "complete" else {"image": picture}
+        expected = opened(path)(**inputs)
+        assert (not model.functions and {o.domain for o in model.opset_import} == {""}) == (
+            profile == "portable" or graph == "preprocess"
+        )
+        for actual, value in zip(ReferenceEvaluator(model).run(None, inputs), expected, strict=True):
+            assert actual.dtype == value.dtype and np.allclose(actual, value, atol=1e-4)
+
+
+@pytest.mark.parametrize(("weights", "kv_cache"), [("int8", "int8"), ("fp32", "int8"), ("int8", "fp32")])
+def test_rounded_pictures_do_not_depend_on_their_number(
+    bundles: Callable[..., Path], weights: str, kv_cache: str
+) -> None:
+    """In the host loop and in one call, and both draw the same."""
+    bundle = bundles(weights, kv_cache)
+    session, run = open_session(bundle), opened(bundle / "complete.onnx")
+    form = session.manifest.image_format
+    primer = image_to_tokens(Image.fromarray(PHOTO), form.clusters, 8, 8).ravel()[:32]
+    many = run(**request(PHOTO, 4, 20, 5))[1]
+    for n in (1, 2, 7):
+        assert np.array_equal(run(**request(PHOTO, 4, n, 5))[1], many[:n])
+        assert np.array_equal(generate_all(session, primer, GenerationOptions(n=n, seed=5)), many[:n])
+
+
+def test_4_bit_weights(bundles: Callable[..., Path]) -> None:
+    bundle = bundles("int4", "int8")
+    form = open_session(bundle).manifest.image_format
+    images, tokens = opened(bundle / "complete.onnx")(**request(PHOTO, 4, 3, 5))
+    assert images.shape == (3, 8, 8, 3) and (tokens >= 0).all() and (tokens < len(form.clusters)).all()
+    assert (tokens[:, :32] == image_to_tokens(Image.fromarray(PHOTO), form.clusters, 8, 8).ravel()[:32]).all()
+
+
+def test_weights_are_stored_once(bundles: Callable[..., Path]) -> None:
+    """Whatever graphs there are, none holds more than constants of its own."""
+    bundle = bundles()
+    for path in bundle.glob("*.onnx"):
+        model = onnx.load_model(path, load_external_data=False)
+        inside = [t for t in model.graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL]
+        assert sum(np.prod(t.dims) for t in inside) < 5000, path.name
+        assert all(e.value == "weights.safetensors" for t in model.graph.initializer for e in t.external_data[:1])
