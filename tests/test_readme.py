@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
 import igpt_export.cli
 import igpt_runtime.cli
@@ -48,12 +50,22 @@ def test_make_targets_exist() -> None:
 
 
 def test_python_runs(tmp_path: Path) -> None:
-    (block,) = blocks("python")
-    (tmp_path / "models").symlink_to(ROOT / "models")
-    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 128
+    ours, bare = blocks("python")
+    for name in ("models", "runtime"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    assert len(_run(ours, tmp_path).splitlines()) == 128
     assert (tmp_path / "completed.png").is_file()
+    assert _run(bare, tmp_path) == "" and "igpt" not in bare.replace("igpt_runtime/demo", "")
+    assert len([line for line in bare.splitlines() if line]) <= 10
+    arguments = ["complete", "models/demo/examples/seven.png", "--seed", "1", "-n", "1", "--separate", "--scale", "1"]
+    assert CliRunner().invoke(igpt_runtime.cli.main, [*arguments, "-o", str(tmp_path / "ours.png")]).exit_code == 0
+    assert Image.open(tmp_path / "bare.png").tobytes() == Image.open(tmp_path / "ours-1.png").tobytes()
+
+
+def _run(block: str, directory: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", block], cwd=directory, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,5 +1,6 @@
 """The `igpt-run` command: parses, calls the library, prints."""
 
+import contextlib
 import sys
 import time
 import warnings
@@ -16,7 +17,6 @@ from igpt_runtime.errors import OptionError
 if TYPE_CHECKING:
     from igpt_runtime.complete import Completion, Picture
     from igpt_runtime.generate import GenerationOptions
-    from igpt_runtime.manifest import Manifest
     from igpt_runtime.session import Session
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
@@ -221,56 +221,42 @@ def bench(n: int, rounds: int, threads: int | None, model: str | None, device: s
 @_json
 def info(model: str | None, device: str, as_json: bool) -> None:
     """Describe a bundle."""
-    import json
-
-    from igpt_runtime.manifest import manifest_to_json
-    from igpt_runtime.names import PREFILL
+    from igpt_runtime.info import describe
     from igpt_runtime.session import open_session
 
     session = open_session(model, device=device)
-    if device == "cuda":
-        session.graph(PREFILL)  # only starting it tells whether it is there
-    manifest = session.manifest
-    record = {**json.loads(manifest_to_json(manifest)), "provider": session.provider}
-    config, form = manifest.config, manifest.image_format
-    size = sum(file.size for file in manifest.files.values())
-    rows = {
-        "name": manifest.name,
-        "path": session.bundle.path,
-        "precision": f"{manifest.precision}, cache {manifest.kv_cache}",
-        **_losses(manifest),
-        "model": f"{config.n_layer} layers x {config.n_embd} wide, {config.n_head} heads, {config.activation_function}",
-        "pictures": f"{form.width}x{form.height}, {config.n_clusters} colours",
-        "classifier": "none"
-        if manifest.classifier is None
-        else f"{len(manifest.classifier.labels)} labels on layer {manifest.classifier.layer}",
-        "graphs": ", ".join(manifest.graphs),
-        "size": f"{size / 1e6:,.1f} MB",
-        "checkpoint": manifest.source["checkpoint"],
-        "verified": ", ".join(f"{key} {value:.3g}" for key, value in manifest.verification.items()),
-        "provider": session.provider,
-    }
+    rows, record = describe(session, start=device == "cuda")
     print_result("\n".join(f"{key + ':':12}{value}" for key, value in rows.items()), record, as_json)
 
 
-def _losses(manifest: "Manifest") -> dict[str, str]:
-    """What the certificate says of pictures held out, a line for each thing a bundle does."""
-    certificate = manifest.certificate
-    if certificate is None:
-        return {}
-    lines = {}
-    for graph, name in (("prefill", "prefilling"), ("decode", "drawing")):
-        if certificate[graph] is not None:
-            loss = certificate[graph]["held_out"]
-            lines[name] = (
-                f"{loss['increase']:+.4f} nats per token, KL {loss['kl_divergence']:.2g}, "
-                f"top-1 agreement {loss['top1_agreement']:.1%} ({certificate['pictures']})"
-            )
-    shift = certificate["features"]["held_out"]
-    lines["features"] = f"relative error {shift['features_error']:.2g} ({certificate['pictures']})"
-    if shift["kl_divergence"] is not None:
-        lines["classes"] = f"KL {shift['kl_divergence']:.2g}, agreement {shift['top1_agreement']:.1%}"
-    return lines
+@main.command(cls=Command)
+@click.option(
+    "--model", "models", metavar="DIR", multiple=True, help="Bundle to offer; repeatable.  [default: the embedded demo]"
+)
+@click.option("--port", default=8000, show_default=True, help="0 takes any free one.")
+@click.option("--open/--no-open", "opens", default=True, show_default=True, help="Show the page in the browser.")
+@click.option(
+    "--onnxruntime-web", type=click.Path(path_type=Path), metavar="DIR",
+    help="Directory of that npm package.  [default: installed with npm, once]",
+)  # fmt: skip
+def web(models: tuple[str, ...], port: int, opens: bool, onnxruntime_web: Path | None) -> None:
+    """Serve a page on this machine that completes and classifies pictures in the browser. Ctrl-C ends it."""
+    import webbrowser
+
+    from igpt_runtime.bundle import open_bundle
+    from igpt_runtime.web import LOOPBACK, find_onnxruntime_web, server
+
+    bundles = [open_bundle(model) for model in models or (None,)]
+    cache = Path(click.get_app_dir("igpt-onnx"))
+    files = find_onnxruntime_web(onnxruntime_web, cache, lambda line: click.echo(line, err=True))
+    with server(bundles, files, port) as serving:
+        address = f"http://{LOOPBACK}:{serving.server_port}/"
+        click.echo(address)
+        sys.stdout.flush()
+        if opens:
+            webbrowser.open(address)
+        with contextlib.suppress(KeyboardInterrupt):
+            serving.serve_forever()
 
 
 def _report(
