@@ -1,4 +1,4 @@
-"""Compares a written bundle with torch: prefill, a decode that lives on its cache, and rows that share a prefix."""
+"""Compares a written bundle with torch, and its graphs that take a picture with the runtime."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from igpt_export.model import ImageGPT
@@ -13,9 +14,12 @@ from igpt_export.overflow import check_finite
 from igpt_export.precision import Precision
 from igpt_runtime import names
 from igpt_runtime.cache import Cache, new_cache, share_prefix
+from igpt_runtime.complete import tokens_of
 from igpt_runtime.config import Classifier, ImageGPTConfig
 from igpt_runtime.errors import VerificationError
-from igpt_runtime.generate import DecodeStep, GenerationOptions, prefill
+from igpt_runtime.features import classify, features
+from igpt_runtime.generate import DecodeStep, GenerationOptions, generate_all, prefill
+from igpt_runtime.palette import tokens_to_image
 from igpt_runtime.session import Session, open_session
 
 Array = npt.NDArray[np.float32]
@@ -73,7 +77,62 @@ def verify_bundle(
                 report[f"{name}_max_abs_diff"] = _difference(
                     expected[names.LOGITS][:, split:], logits, f"{name} logits", precision
                 )
+    _verify_picture_graphs(session, precision)
     return report
+
+
+def _verify_picture_graphs(session: Session, precision: Precision) -> None:
+    """Compare the graphs that take a picture, as far as there are any, with the runtime's own way to the same."""
+    form, graphs = session.manifest.image_format, session.manifest.graphs
+    pixels = np.random.default_rng(1).integers(0, 256, (2 * form.height + 1, 3 * form.width, 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    tokens = tokens_of(session, picture)
+    if names.PREPROCESS in graphs:
+        _check_equal(_run(session, names.PREPROCESS, image=pixels)[0], tokens, names.PREPROCESS)
+    image = np.asarray(tokens_to_image(tokens, form.clusters, form.height, form.width))
+    _check_equal(_run(session, names.POSTPROCESS, tokens=tokens[None])[0][0], image, names.POSTPROCESS)
+    expected: dict[str, Array] = {}
+    if names.FEATURES in graphs:
+        expected[names.FEATURES] = features(session, [picture])[0]
+    if names.CLASSIFY in graphs:
+        expected[names.CLASSIFY] = classify(session, [picture])[0]
+    if names.SCORE in graphs:
+        expected[names.SCORE] = _nats(session, tokens).reshape(form.height, form.width)
+    for name, value in expected.items():
+        _difference(value, _run(session, name, image=pixels)[0], name, precision)
+    if names.COMPLETE in graphs:
+        kept = form.height - 1
+        request = {"keep_rows": kept, "n": _ROWS, "seed": np.uint64(1), "top_k": 0}
+        options = {"temperature": np.float32(1), "top_p": np.float32(1)}
+        actual = _run(session, names.COMPLETE, image=pixels, **request, **options)[1]
+        drawn = generate_all(session, tokens[: kept * form.width], GenerationOptions(n=_ROWS, seed=1))
+        # 4-bit kernels round by batch; and below fp32, nothing given makes the two begin with different graphs.
+        is_comparable = precision.is_exact or (precision.weights != "int4" and kept > 0)
+        compared = slice(None) if is_comparable else slice(kept * form.width)
+        _check_equal(actual[:, compared], drawn[:, compared], names.COMPLETE)
+
+
+def _run(session: Session, name: str, **inputs: object) -> list[Array]:
+    """All outputs of a graph, which is closed when this returns."""
+    with session.borrowed(name) as graph:
+        outputs: list[Array] = graph.run(None, {key: np.asarray(value) for key, value in inputs.items()})
+    return outputs
+
+
+def _nats(session: Session, tokens: Tokens) -> Array:
+    """What each token of a picture takes, by the prefill graph."""
+    inputs = np.concatenate([[session.manifest.config.sos], tokens[:-1]])[None]
+    logits = _prefilled(session, [names.LOGITS], inputs)[0][0].astype(np.float64)
+    likelihood = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+    nats: Array = -np.take_along_axis(likelihood, tokens[:, None], axis=-1).astype(np.float32)
+    return nats
+
+
+def _check_equal(actual: npt.NDArray[np.generic], expected: npt.NDArray[np.generic], what: str) -> None:
+    if not np.array_equal(actual, expected):
+        raise VerificationError(
+            f"the exported {what} graph disagrees with the runtime; nothing was kept - please report this checkpoint"
+        )
 
 
 @torch.no_grad()

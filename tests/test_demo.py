@@ -33,7 +33,7 @@ WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def test_embedded_bundle_is_the_exported_checkpoint(tmp_path: Path) -> None:
-    fresh = export_bundle(load_checkpoint(DEMO), tmp_path / "demo-fp32")
+    fresh = export_bundle(load_checkpoint(DEMO), tmp_path / "demo-fp32", embed=True)
     embedded = open_bundle().manifest
     assert embedded.files == fresh.files, "run `make embed` and commit the bundle"
     left, right = (manifest_to_json(replace(m, tools={}, verification={})) for m in (embedded, fresh))

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 from igpt_export import export
+from igpt_export.checkpoint import Checkpoint
 from igpt_export.cli import main
 from igpt_export.writer import bundle_directory
 from igpt_runtime.complete import sample
@@ -61,7 +62,8 @@ def test_export_to_the_default_output(tiny_checkpoint: Path, tmp_path: Path, mon
     assert stderr.splitlines() == ["starting: loading torch ...", *(f"exporting: {stage} ..." for stage in stages)]
     bundle = Path(output)
     assert {path.name for path in bundle.iterdir()} == {
-        "manifest.json", "prefill.onnx", "decode.onnx", "decode_shared.onnx", "weights.safetensors"
+        "manifest.json", "prefill.onnx", "decode.onnx", "decode_shared.onnx", "preprocess.onnx", "postprocess.onnx",
+        "weights.safetensors",
     }  # fmt: skip
     assert [path.name for path in Path("models").iterdir()] == ["tiny-fp32"]  # no staging directory
     (tmp_path / "file").touch()
@@ -218,8 +220,8 @@ def test_graphs_that_disagree_with_torch(
 ) -> None:
     original = export.trace_graphs
 
-    def wrong(config: Any, **kwargs: Any) -> dict[str, ir.Model]:
-        return original(replace(config, **change), **kwargs)
+    def wrong(checkpoint: Checkpoint, *args: Any, **kwargs: Any) -> dict[str, ir.Model]:
+        return original(replace(checkpoint, config=replace(checkpoint.config, **change)), *args, **kwargs)
 
     monkeypatch.setattr(export, "trace_graphs", wrong)
     line = refused(main, "--checkpoint", tiny_checkpoint, "--output", tmp_path / "bundle")

@@ -55,9 +55,7 @@ def demo_complete() -> Run:
 
 
 @pytest.fixture(scope="module")
-def bundles(
-    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Path]:
+def bundles(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A function from precisions and profile to the embedded bundle of the tiny checkpoint."""
     directory = tmp_path_factory.mktemp("embedded")
 
