@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXAMPLE ?= models/demo/examples/seven.png
 
-.PHONY: setup demo embed test test-slow lint typecheck format bundles bench peers clean
+RUNTIME_JS := runtime/js
+
+.PHONY: setup demo embed test test-slow lint typecheck format bundles bench peers js clean
 
 setup: $(VENV)/.installed
 
@@ -57,6 +59,10 @@ peers: bundles
 	$(BIN)/python tests/bench/compare.py --bundle fp32=build/small-fp32 --bundle int8=build/small-int8 \
 	  --bundle int4=build/small-int4
 	build/peers/plot/bin/python tests/bench/report.py --plot tests/bench/results/peers.png
+
+# The JavaScript runtime: its dependencies for tests, its types, and its tests.
+js:
+	cd $(RUNTIME_JS) && npm ci --no-audit --no-fund && npm test
 
 clean:
 	rm -rf build dist $(VENV)

@@ -1,0 +1,203 @@
+/** An opened bundle: graphs are checked and opened on first use, and closed when nobody needs them. */
+
+import { BundleError, IgptError, RuntimeError, reason } from './errors.mjs';
+import { MANIFEST_FILE, WEIGHTS_FILE, parseManifest } from './manifest.mjs';
+
+// Each of these packs the weights in the order in which its kernels read them: one such copy in memory is enough.
+const DECODERS = ['decode', 'decode_shared'];
+// The graphs that want their weights packed: those that read them once a token.
+const PACKED = [...DECODERS, 'complete'];
+// Prefill reads every weight for hundreds of tokens: it is as fast straight from the file, but for 4 bits.
+const FAST_UNPACKED = ['fp32', 'int8'];
+
+const MISSING = {
+  decode: 'its checkpoint has no language-model head; export an ImageGPTForCausalImageModeling checkpoint',
+  preprocess: 'this model cannot read pictures in a graph; export it again',
+};
+const NOT_EMBEDDED = 'export it with igpt-export --embed';
+
+/**
+ * How bytes are read, hashed and given to ONNX Runtime: all that Node and browsers differ in.
+ *
+ * @typedef {object} Host
+ * @property {string} where the bundle's path or address, for errors
+ * @property {boolean} mapsWeights whether graphs share the weights' memory
+ * @property {boolean} inPlace whether a graph's `advance` writes outputs over the inputs that they replace
+ * @property {() => Promise<string>} manifestText
+ * @property {(name: string, record: {size: number, sha256: string}) => Promise<unknown>} file a file of the bundle, once
+ *     it was found to be what the manifest says
+ * @property {(graph: unknown, weights: unknown, settings: {pack: boolean, optimize: boolean}) => Promise<Graph>} open
+ *     pack: order the weights as the kernels read them; optimize: look for faster kernels than the graph names
+ * @property {() => Promise<void>} turn lets the event loop run others
+ *
+ * @typedef {{type: string, data: ArrayBufferView & ArrayLike<unknown>, dims: readonly number[], location: 'cpu'}} Value
+ *
+ * @typedef {object} Graph
+ * @property {(feeds: Record<string, Value>, outputs: string[]) => Promise<Record<string, Value>>} run
+ * @property {(feeds: Record<string, Value>, carried: Record<string, string>) => Promise<void>} advance runs the graph
+ *     and lets each output (key) replace an input (value) in `feeds`
+ * @property {() => Promise<void>} release
+ */
+
+/** A tensor as hosts take it. */
+export function value(type, data, dims) {
+  return { type, data, dims, location: 'cpu' };
+}
+
+export class Bundle {
+  #host;
+  #graphs = new Map(); // name -> {opened: Promise<Graph>, users: number, idle: keep it open when idle}
+  #weights; // of the first graph's opening on: Promise of what the host says they are
+  #released = false;
+
+  /** Use `openBundle`. */
+  constructor(host, manifest) {
+    this.#host = host;
+    this.manifest = manifest;
+  }
+
+  /** Reads the manifest. Raises BundleError. */
+  static async open(host) {
+    return new Bundle(host, parseManifest(await host.manifestText(), host.where + MANIFEST_FILE));
+  }
+
+  /** Whether decode graphs write into the cache they are given. */
+  get inPlace() {
+    return this.#host.inPlace;
+  }
+
+  has(name) {
+    return Object.hasOwn(this.manifest.graphs, name);
+  }
+
+  /**
+   * Opens a graph, or takes the open one, for `use`; nobody closes it before `use` ends.
+   *
+   * @template T
+   * @param {string} name
+   * @param {(graph: Graph) => Promise<T>} use
+   * @returns {Promise<T>}
+   * @throws {BundleError} the bundle lacks the graph, or a file is missing or altered
+   */
+  async using(name, use) {
+    const [graph, letGo] = await this.lease(name);
+    try {
+      return await use(graph);
+    } finally {
+      await letGo();
+    }
+  }
+
+  /** As `using`, for who uses a graph longer than one call: returns it and the function that gives it back. */
+  async lease(name) {
+    if (this.#released) {
+      throw new BundleError(`${this.#host.where} was released; open the bundle again`, 'release');
+    }
+    if (!this.has(name)) {
+      const remedy = MISSING[name === 'decode_shared' ? 'decode' : name] ?? NOT_EMBEDDED;
+      throw new BundleError(`${this.#host.where} has no ${name} graph: ${remedy}`, `graphs.${name}`);
+    }
+    for (const other of DECODERS.includes(name) ? DECODERS : []) {
+      if (other !== name) {
+        await this.#retire(other);
+      }
+    }
+    const entry = this.#graphs.get(name) ?? this.#opening(name);
+    entry.users++;
+    try {
+      const graph = await entry.opened;
+      return [graph, () => this.#letGo(name, entry)];
+    } catch (error) {
+      this.#graphs.delete(name); // so that the next call tries again
+      throw error;
+    }
+  }
+
+  /** Lets the host run others between two steps. */
+  turn() {
+    return this.#host.turn();
+  }
+
+  /** Closes all graphs, those in use when their users are done; nothing can be opened any more. */
+  async release() {
+    this.#released = true;
+    await Promise.all([...this.#graphs.keys()].map((name) => this.#retire(name)));
+    this.#weights = undefined;
+  }
+
+  #opening(name) {
+    // Where every open graph holds the weights once more, prefill goes as soon as it is done.
+    const entry = { opened: this.#open(name), users: 0, idle: this.#host.mapsWeights || name !== 'prefill' };
+    this.#graphs.set(name, entry);
+    return entry;
+  }
+
+  async #open(name) {
+    const { graphs, files, precision } = this.manifest;
+    const { file } = graphs[name];
+    this.#weights ??= this.#host.file(WEIGHTS_FILE, files[WEIGHTS_FILE]);
+    let weights;
+    try {
+      weights = await this.#weights;
+    } catch (error) {
+      this.#weights = undefined;
+      throw error;
+    }
+    const graph = await this.#host.file(file, files[file]);
+    const pack = PACKED.includes(name) || !FAST_UNPACKED.includes(precision);
+    try {
+      return named(await this.#host.open(graph, weights, { pack, optimize: PACKED.includes(name) }), name);
+    } catch (error) {
+      if (error instanceof IgptError) {
+        throw error;
+      }
+      throw new BundleError(
+        `ONNX Runtime cannot open ${this.#host.where}${file} (${reason(error)}); export the bundle again`,
+        `graphs.${name}`,
+        error,
+      );
+    }
+  }
+
+  /** Closes a graph, now or when its last user is done. */
+  async #retire(name) {
+    const entry = this.#graphs.get(name);
+    if (entry) {
+      this.#graphs.delete(name);
+      entry.idle = false;
+      await this.#closeIfDone(entry);
+    }
+  }
+
+  async #letGo(name, entry) {
+    entry.users--;
+    if (!entry.idle && entry.users === 0 && this.#graphs.get(name) === entry) {
+      this.#graphs.delete(name);
+    }
+    await this.#closeIfDone(entry);
+  }
+
+  async #closeIfDone(entry) {
+    if (!entry.idle && entry.users === 0) {
+      const graph = await entry.opened.catch(() => undefined); // who opened it has the error already
+      await graph?.release();
+    }
+  }
+}
+
+/** A graph whose failures say which graph it was. */
+function named(graph, name) {
+  const failing = (run) => async (...args) => {
+    try {
+      return await run(...args);
+    } catch (error) {
+      const remedy = 'if it lacks memory, draw fewer at once';
+      throw new RuntimeError(`ONNX Runtime failed in the ${name} graph (${reason(error)}); ${remedy}`, name, error);
+    }
+  };
+  return {
+    run: failing((feeds, outputs) => graph.run(feeds, outputs)),
+    advance: failing((feeds, carried) => graph.advance(feeds, carried)),
+    release: () => graph.release(),
+  };
+}

@@ -1,0 +1,35 @@
+/**
+ * Every error this package raises on purpose.
+ *
+ *     IgptError
+ *     +-- OptionError   an option is out of range or does not fit the bundle
+ *     +-- ImageError    a picture is not one
+ *     +-- BundleError   a bundle is missing, damaged, of an unknown version, or lacks what was asked of it
+ *     +-- RuntimeError  ONNX Runtime is not there, or failed
+ *
+ * Each message is one line: a fact, where, and what to do about it. A cancelled call throws its signal's reason instead.
+ */
+
+/** Base of all errors a user can cause or fix. `field` names the option, argument or manifest field at fault. */
+export class IgptError extends Error {
+  /**
+   * @param {string} message
+   * @param {string} [field]
+   * @param {unknown} [cause]
+   */
+  constructor(message, field, cause) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = new.target.name;
+    this.field = field;
+  }
+}
+
+export class OptionError extends IgptError {}
+export class ImageError extends IgptError {}
+export class BundleError extends IgptError {}
+export class RuntimeError extends IgptError {}
+
+/** The first line of what a foreign error says, to quote in a message. */
+export function reason(error) {
+  return String(error?.message ?? error).split('\n', 1)[0];
+}

@@ -1,0 +1,158 @@
+/** Bundles in browsers: files are fetched, graphs run in onnxruntime-web. */
+
+import { BundleError, ImageError, OptionError, RuntimeError, reason } from './core/errors.mjs';
+import { checkHash, checkSize, hostOptions, importRuntime, sessionOptions } from './core/host.mjs';
+import { MANIFEST_FILE, MAX_MANIFEST_BYTES, WEIGHTS_FILE } from './core/manifest.mjs';
+import { Model } from './core/model.mjs';
+import { openWithCopies } from './core/copying-graph.mjs';
+import { shown } from './core/options.mjs';
+
+export { BundleError, IgptError, ImageError, OptionError, RuntimeError } from './core/errors.mjs';
+
+export async function openBundle(url, options = {}) {
+  const settings = hostOptions(options, ['wasm'], ['ort']);
+  const base = addressOf(url);
+  const ort = options.ort ?? (await importRuntime(() => import('onnxruntime-web/wasm'), 'onnxruntime-web'));
+  if (settings.threads !== undefined) {
+    ort.env.wasm.numThreads = settings.threads; // of all sessions there will be: it counts when the first one is opened
+  }
+  return Model.open({
+    where: base.href,
+    mapsWeights: false,
+    inPlace: false,
+    manifestText: async () => {
+      const bytes = await fetched(new URL(MANIFEST_FILE, base), 'manifest', MAX_MANIFEST_BYTES);
+      return new TextDecoder('utf-8').decode(bytes);
+    },
+    file: (name, record) => checkedFile(new URL(encodeURIComponent(name), base), name, record, settings),
+    open: async (graph, weights, how) => {
+      const session = { ...sessionOptions(settings, how), externalData: [{ path: WEIGHTS_FILE, data: weights }] };
+      return alone(openWithCopies(ort, await exclusively(() => ort.InferenceSession.create(graph, session))));
+    },
+    turn: () => new Promise(afterEvents),
+  });
+}
+
+export async function imageOf(source) {
+  if (typeof ImageData !== 'undefined' && source instanceof ImageData) {
+    return source;
+  }
+  let drawn = source;
+  if (source instanceof Blob) {
+    try {
+      // Profiles are ignored, and transparent colours kept as they are: this package lays them over white.
+      drawn = await createImageBitmap(source, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
+    } catch (error) {
+      throw new ImageError(`the picture cannot be decoded (${reason(error)}); give a PNG, JPEG or WebP`, 'image', error);
+    }
+  }
+  const [width, height] = [drawn?.naturalWidth ?? drawn?.width, drawn?.naturalHeight ?? drawn?.height];
+  if (!(width >= 1 && height >= 1)) {
+    throw new ImageError(`a picture is a Blob, ImageBitmap, image or canvas with pixels, got ${shown(source)}`, 'image');
+  }
+  const context = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
+  context.drawImage(drawn, 0, 0);
+  if (drawn !== source) {
+    drawn.close();
+  }
+  return context.getImageData(0, 0, width, height);
+}
+
+function addressOf(url) {
+  if (typeof url !== 'string' && !(url instanceof URL)) {
+    throw new OptionError(`the bundle must be a URL, got ${shown(url)}`, 'url');
+  }
+  try {
+    const base = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
+    if (!base.pathname.endsWith('/')) {
+      base.pathname += '/'; // a bundle is a directory: its files are below it
+    }
+    return base;
+  } catch (error) {
+    throw new OptionError(`${shown(url)} is no URL; give the address of the bundle's directory`, 'url', error);
+  }
+}
+
+async function checkedFile(url, name, record, { verify, progress }) {
+  const bytes = await fetched(url, `files.${name}`, record.size, (loaded) =>
+    progress?.({ file: name, loaded, total: record.size }),
+  );
+  checkSize(url.href, name, bytes.length, record);
+  if (verify) {
+    const { subtle } = globalThis.crypto ?? {};
+    if (!subtle) {
+      const remedy = 'serve the page over https or from localhost, or open the bundle with verify: false';
+      throw new RuntimeError(`${url.href} cannot be verified: this page has no crypto.subtle; ${remedy}`, 'verify');
+    }
+    const digest = new Uint8Array(await subtle.digest('SHA-256', bytes));
+    checkHash(url.href, name, Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join(''), record);
+  }
+  return bytes;
+}
+
+/** The bytes at an address, of which there must be no more than `most`. */
+async function fetched(url, field, most, progress) {
+  let response;
+  try {
+    response = await fetch(url);
+  } catch (error) {
+    throw new BundleError(`${url.href} cannot be fetched (${reason(error)}); check the address`, field, error);
+  }
+  if (!response.ok) {
+    const message = `${url.href} cannot be fetched (${response.status} ${response.statusText}); check the address`;
+    throw new BundleError(message, field);
+  }
+  const chunks = [];
+  let loaded = 0;
+  const reader = response.body.getReader();
+  try {
+    for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+      chunks.push(chunk.value);
+      loaded += chunk.value.length;
+      if (loaded > most) {
+        await reader.cancel();
+        throw new BundleError(`${url.href} has more than ${most} bytes; copy or export the bundle again`, field);
+      }
+      progress?.(loaded);
+    }
+  } catch (error) {
+    throw error instanceof BundleError
+      ? error
+      : new BundleError(`${url.href} was cut short (${reason(error)}); try again`, field, error);
+  }
+  const bytes = new Uint8Array(loaded);
+  let place = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, place);
+    place += chunk.length;
+  }
+  return bytes;
+}
+
+let running = Promise.resolve();
+
+/** Runs tasks one after the other: onnxruntime-web has one stack and one list of mounted files for all its sessions. */
+function exclusively(task) {
+  const result = running.then(task);
+  running = result.catch(() => undefined);
+  return result;
+}
+
+/** A graph that is never used while another one is. */
+function alone(graph) {
+  return {
+    run: (feeds, outputs) => exclusively(() => graph.run(feeds, outputs)),
+    advance: (feeds, carried) => exclusively(() => graph.advance(feeds, carried)),
+    release: () => exclusively(() => graph.release()),
+  };
+}
+
+/** Calls back once the events that wait have been handled; a timer would be late by milliseconds at every step. */
+function afterEvents(callback) {
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = () => {
+    port1.close();
+    callback();
+  };
+  port2.postMessage(null);
+}

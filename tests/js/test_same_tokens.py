@@ -1,0 +1,94 @@
+"""The same seed draws the same tokens in Python, in Node and in WebAssembly, by the host loop and in one call."""
+
+import base64
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from igpt_runtime import GenerationOptions, generate_all, open_session, tokens_of
+from igpt_runtime.palette import tokens_to_image
+
+ROOT = Path(__file__).parents[2]
+JS = ROOT / "runtime" / "js"
+PICTURE = ROOT / "models" / "demo" / "examples" / "seven.png"
+SEEDS = [*range(17), 2**32, 2**53 + 1, 2**64 - 1]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not shutil.which("node") or not (JS / "node_modules").is_dir(), reason="needs Node and `make js` before"
+    ),
+]
+
+Drawn = list[dict[str, Any]]
+
+
+def drawn(host: str, bundle: Path, requests: list[dict[str, Any]]) -> Drawn:
+    """What JavaScript draws."""
+    pixels = np.asarray(Image.open(PICTURE).convert("RGB"))
+    image = {"height": len(pixels), "width": len(pixels[0]), "data": base64.b64encode(pixels.tobytes()).decode()}
+    command = ["node", str(JS / "test" / "drawn.mjs"), host, str(bundle)]
+    text = json.dumps({"image": image, "requests": requests})
+    result: Drawn = json.loads(subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout)
+    return result
+
+
+def requests(seeds: list[int], ns: tuple[int, ...], keeps: tuple[int, ...]) -> list[dict[str, Any]]:
+    return [
+        {"seed": str(seed), "n": ns[i % len(ns)], "keepRows": keeps[i % len(keeps)], "temperature": (1, 0.8)[i % 2]}
+        for i, seed in enumerate(seeds)
+    ]
+
+
+@pytest.mark.parametrize("host", ["node", "wasm"])
+def test_fp32_on_all_routes(host: str) -> None:
+    session = open_session(device="cpu")
+    primer = tokens_of(session, Image.open(PICTURE).convert("RGB"))
+    asked = requests(SEEDS, (1, 8, 3), (8, 0, 15, 1))
+    for request, result in zip(asked, drawn(host, session.bundle.path, asked), strict=True):
+        options = GenerationOptions(request["n"], int(request["seed"]), request["temperature"])
+        expected = generate_all(session, primer[: request["keepRows"] * 16], options).tolist()
+        assert result["loop"] == expected, request
+        assert result["once"] == expected, request
+
+
+@pytest.mark.parametrize("host", ["node", "wasm"])
+def test_int8_whatever_the_number(host: str, tmp_path: Path) -> None:
+    """Within a runtime and a route; between them, roundings may differ."""
+    from igpt_export.checkpoint import load_checkpoint
+    from igpt_export.export import export_bundle
+    from igpt_export.precision import Precision
+
+    bundle = tmp_path / "demo-int8"
+    export_bundle(load_checkpoint(ROOT / "models" / "demo"), bundle, Precision("int8", "int8"), embed=True)
+    asked = [{"seed": "5", "n": n, "keepRows": keep} for keep in (8, 0) for n in (20, 1, 7)]
+    results = drawn(host, bundle, asked)
+    for first in (0, 3):
+        many, *fewer = results[first : first + 3]
+        for result in fewer:
+            for route in ("loop", "once"):
+                assert result[route] == many[route][: len(result[route])]
+
+
+def test_example(tmp_path: Path) -> None:
+    """The README's example is that file, 15 lines of code at most, and draws what `igpt-run` draws."""
+    example = JS / "examples" / "complete.mjs"
+    assert example.read_text().split("\n", 1)[1] in (ROOT / "README.md").read_text()
+    assert len([line for line in example.read_text().splitlines() if line and not line.startswith("//")]) <= 15
+    Image.open(PICTURE).convert("RGB").save(tmp_path / "seven.ppm")
+    done = subprocess.run(["node", example, "seven.ppm"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    session = open_session(device="cpu")
+    primer = tokens_of(session, Image.open(PICTURE).convert("RGB"))[:128]
+    expected = generate_all(session, primer, GenerationOptions(n=4, seed=1))
+    lines = [[int(number) for number in line.split()] for line in done.stdout.splitlines()]
+    assert lines == [[position, *expected[:, position].tolist()] for position in range(128, 256)]
+    form = session.manifest.image_format
+    for i, row in enumerate(expected):
+        drawn = np.asarray(Image.open(tmp_path / f"completed-{i + 1}.ppm"))
+        assert np.array_equal(drawn, np.asarray(tokens_to_image(row, form.clusters, 16, 16)))
