@@ -10,6 +10,8 @@ const PACKED = [...DECODERS, 'complete'];
 // Prefill reads every weight for hundreds of tokens: it is as fast straight from the file, but for 4 bits.
 const FAST_UNPACKED = ['fp32', 'int8'];
 
+const PATIENCE = 8; // milliseconds that others may have to wait besides the step that is running
+
 const MISSING = {
   decode: 'its checkpoint has no language-model head; export an ImageGPTForCausalImageModeling checkpoint',
   preprocess: 'this model cannot read pictures in a graph; export it again',
@@ -49,6 +51,7 @@ export class Bundle {
   #graphs = new Map(); // name -> {opened: Promise<Graph>, users: number, idle: keep it open when idle}
   #weights; // of the first graph's opening on: Promise of what the host says they are
   #released = false;
+  #turned = 0; // when others had their turn last, as performance.now() tells
 
   /** Use `openBundle`. */
   constructor(host, manifest) {
@@ -113,9 +116,12 @@ export class Bundle {
     }
   }
 
-  /** Lets the host run others between two steps. */
-  turn() {
-    return this.#host.turn();
+  /** Between two steps: lets the event loop run others, if they have waited for a while. */
+  async turn() {
+    if (performance.now() - this.#turned > PATIENCE) {
+      await this.#host.turn();
+      this.#turned = performance.now();
+    }
   }
 
   /** Closes all graphs, those in use when their users are done; nothing can be opened any more. */
