@@ -1,5 +1,6 @@
 """The `igpt-run` command: parses, calls the library, prints."""
 
+import contextlib
 import sys
 import time
 import warnings
@@ -226,6 +227,36 @@ def info(model: str | None, device: str, as_json: bool) -> None:
     session = open_session(model, device=device)
     rows, record = describe(session, start=device == "cuda")
     print_result("\n".join(f"{key + ':':12}{value}" for key, value in rows.items()), record, as_json)
+
+
+@main.command(cls=Command)
+@click.option(
+    "--model", "models", metavar="DIR", multiple=True, help="Bundle to offer; repeatable.  [default: the embedded demo]"
+)
+@click.option("--port", default=8000, show_default=True, help="0 takes any free one.")
+@click.option("--open/--no-open", "opens", default=True, show_default=True, help="Show the page in the browser.")
+@click.option(
+    "--onnxruntime-web", type=click.Path(path_type=Path), metavar="DIR",
+    help="Directory of that npm package.  [default: installed with npm, once]",
+)  # fmt: skip
+def web(models: tuple[str, ...], port: int, opens: bool, onnxruntime_web: Path | None) -> None:
+    """Serve a page on this machine that completes and classifies pictures in the browser. Ctrl-C ends it."""
+    import webbrowser
+
+    from igpt_runtime.bundle import open_bundle
+    from igpt_runtime.web import LOOPBACK, find_onnxruntime_web, server
+
+    bundles = [open_bundle(model) for model in models or (None,)]
+    cache = Path(click.get_app_dir("igpt-onnx"))
+    files = find_onnxruntime_web(onnxruntime_web, cache, lambda line: click.echo(line, err=True))
+    with server(bundles, files, port) as serving:
+        address = f"http://{LOOPBACK}:{serving.server_port}/"
+        click.echo(address)
+        sys.stdout.flush()
+        if opens:
+            webbrowser.open(address)
+        with contextlib.suppress(KeyboardInterrupt):
+            serving.serve_forever()
 
 
 def _report(

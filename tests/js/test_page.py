@@ -1,0 +1,150 @@
+"""The page of `igpt-run web` in Chromium, from a picture to its completions."""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from igpt_runtime import GenerationOptions, demo_bundle_path, generate_all, open_session, tokens_of
+
+ROOT = Path(__file__).parents[2]
+PICTURE = ROOT / "models" / "demo" / "examples" / "seven.png"
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900")
+SEEDS = [*range(17), 2**32, 2**53 + 1, 2**64 - 1]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER and (ROOT / "runtime" / "js" / "node_modules").is_dir()),
+        reason="needs Chromium with its driver, and `make js` before",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of the page with the demo model and a damaged copy of it."""
+    damaged = copytree(demo_bundle_path(), tmp_path_factory.mktemp("bundles") / "damaged")
+    weights = bytearray((damaged / "weights.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (damaged / "weights.safetensors").write_bytes(weights)
+    command = [sys.executable, "-m", "igpt_runtime.cli", "web", "--no-open", "--port", "0"]
+    command += ["--model", str(demo_bundle_path()), "--model", str(damaged)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.terminate()
+
+
+class Page:
+    """The page in a browser."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def __getitem__(self, name: str) -> Any:
+        return self.driver.find_element("id", name)
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
+        end = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < end, (self["status"].text, self["error"].text)
+            time.sleep(0.05)
+        return value
+
+    def wait_for(self, *words: str) -> None:
+        self.wait(lambda: self["status"].text.startswith(words))
+
+    def fill(self, **values: object) -> None:
+        for name, value in values.items():
+            self.driver.execute_script(
+                "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))",
+                self[name],
+                str(value),
+            )
+
+    def tokens(self) -> list[list[int]]:
+        canvases = self.driver.find_elements("css selector", "#completions canvas")
+        return [[int(t) for t in canvas.get_attribute("data-tokens").split()] for canvas in canvases]
+
+    def classes(self) -> list[str]:
+        return [row.text for row in self.driver.find_elements("css selector", "#classes label span:first-child")]
+
+
+@pytest.fixture
+def page(address: str) -> Iterator[Page]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        driver.get(address)
+        result = Page(driver)
+        result.wait_for("Ready")
+        yield result
+        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    finally:
+        driver.quit()
+
+
+def test_same_tokens_as_igpt_run(page: Page) -> None:
+    """For 20 seeds, in WebAssembly with threads."""
+    assert page.driver.execute_script("return crossOriginIsolated")
+    page["file"].send_keys(str(PICTURE))
+    page.wait(lambda: page.classes()[:1] == ["seven"])
+    session = open_session(device="cpu")
+    primer = tokens_of(session, Image.open(PICTURE).convert("RGB"))
+    for i, seed in enumerate(SEEDS):
+        n, keep = (2, 1, 4)[i % 3], (8, 12, 0)[i % 3]
+        page.fill(n=n, keep=keep, seed=seed)
+        page["draw"].click()
+        page.wait(lambda: page["stop"].get_attribute("disabled"))
+        page.wait_for("Done")
+        assert page.tokens() == generate_all(session, primer[: 16 * keep], GenerationOptions(n=n, seed=seed)).tolist()
+    assert "nats per pixel" in page["nats"].text
+    assert page.driver.find_element("css selector", "#completions a").get_attribute("href").startswith("data:image/png")
+
+
+def test_keyboard_and_stop(page: Page) -> None:
+    """A digit drawn with the keyboard; drawing can be stopped at once, and begun again."""
+    from selenium.webdriver.common.keys import Keys
+
+    blank = page["nats"].text
+    page["pad"].send_keys(Keys.SHIFT, Keys.ARROW_DOWN * 5)
+    page.wait(lambda: page["nats"].text != blank)
+    page.fill(n=16, keep=0)
+    page["draw"].click()
+    page.wait(lambda: page["progress"].get_property("value") > 0)
+    page["stop"].click()
+    page.wait_for("Stopped")
+    assert page["progress"].get_property("value") < 1
+    page.fill(n=1, keep=15)
+    page["draw"].click()
+    page.wait_for("Done")
+
+
+def test_errors_in_words(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_text("not a picture")
+    page["file"].send_keys(str(tmp_path / "picture.png"))
+    assert "cannot be decoded" in page.wait(lambda: page["error"].text)
+    page.fill(n=99)
+    page["draw"].click()
+    page.wait(lambda: page["error"].text == "choose 1 to 16 completions")
+    page.driver.find_element("css selector", "#model option:nth-child(2)").click()
+    page.wait(lambda: "does not match its sha256" in page["error"].text)
+
+
+def test_narrow_screens(page: Page) -> None:
+    page.driver.set_window_size(380, 800)
+    assert page.driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
