@@ -85,11 +85,12 @@ class _Filter:
         digits = op("Mod", op("Div", biased, constant(self._places)), constant(256))  # [n, places, size]
         shape = constant(np.array([0, len(self._places) * size]))
         self._digits = op("Cast", op("Reshape", digits, shape), to=_UINT8)
-        self._zero_point = constant(np.array(128, np.uint8))
+        # Of the levels and of the digits; OpenVINO takes no absent one.
+        self._zero_points = constant(np.array(0, np.uint8)), constant(np.array(128, np.uint8))
 
     def __call__(self, levels: ir.Value) -> ir.Value:
         op, constant = self._graph.op, self._graph.constant
-        products = op("MatMulInteger", levels, self._digits, None, self._zero_point)
+        products = op("MatMulInteger", levels, self._digits, *self._zero_points)
         by_place = op("Reshape", products, constant(np.array([0, 0, len(self._places), self._size])))
         weighted = op("Mul", op("Cast", by_place, to=_INT64), constant(self._places))
         total = op("ReduceSum", weighted, constant(np.array([-2])), keepdims=0)

@@ -66,8 +66,8 @@ def GroupQueryAttention(
     keys, values = op.Cast(present_key, to=1), op.Cast(present_value, to=1)
     query = op.Cast(q4, to=1)
     scores = op.MatMul(query, op.Transpose(keys, perm=[0, 1, 3, 2])) * op.Constant(value_float=scale)
-    query_position = op.Unsqueeze(op.Range(op.Squeeze(begin), op.Squeeze(end), op.Constant(value_int=1)), [1])
-    slots = op.Squeeze(op.Shape(present_key, start=2, end=3))
+    query_position = op.Unsqueeze(op.Range(op.Squeeze(begin, [0]), op.Squeeze(end, [0]), op.Constant(value_int=1)), [1])
+    slots = op.Squeeze(op.Shape(present_key, start=2, end=3), [0])
     key_position = op.Unsqueeze(op.Range(op.Constant(value_int=0), slots, op.Constant(value_int=1)), [0])
     masked = op.Where(key_position > query_position, op.Constant(value_float=-3.0e38), scores)
     mixed = op.CastLike(op.MatMul(op.Softmax(masked, axis=-1), values), qkv)
@@ -108,8 +108,10 @@ def _quantized_cache_attention():
         float_key = op.Cast(present_key, to=1) * k_scale
         float_value = op.Cast(present_value, to=1) * v_scale
         scores = op.MatMul(q4, op.Transpose(float_key, perm=[0, 1, 3, 2])) * op.Constant(value_float=scale)
-        query_position = op.Unsqueeze(op.Range(op.Squeeze(begin), op.Squeeze(end), op.Constant(value_int=1)), [1])
-        slots = op.Squeeze(op.Shape(present_key, start=2, end=3))
+        query_position = op.Unsqueeze(
+            op.Range(op.Squeeze(begin, [0]), op.Squeeze(end, [0]), op.Constant(value_int=1)), [1]
+        )
+        slots = op.Squeeze(op.Shape(present_key, start=2, end=3), [0])
         key_position = op.Unsqueeze(op.Range(op.Constant(value_int=0), slots, op.Constant(value_int=1)), [0])
         masked = op.Where(key_position > query_position, op.Constant(value_float=-3.0e38), scores)
         mixed = op.MatMul(op.Softmax(masked, axis=-1), float_value)
