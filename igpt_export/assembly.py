@@ -30,7 +30,7 @@ class Assembly:
         """Take over all nodes of `part`, fed with `inputs`; returns its outputs. label: of its names, used once."""
         graph, root = part.graph, self._root._graph
         ir.convenience.replace_all_uses_with(list(graph.inputs), list(inputs), replace_graph_outputs=True)
-        for name, value in list(graph.initializers.items()):
+        for name, value in sorted(graph.initializers.items()):  # whose order may be that of a set
             del graph.initializers[name]
             if not isinstance(value.const_value, ir.ExternalTensor):
                 value.name = f"{label}/{name}"

@@ -73,7 +73,7 @@ def test_class_logits(write_checkpoint: Callable[..., Path]) -> None:
     bundle = export(checkpoint)
 
     assert np.abs(expected - run_prefill(bundle, input_ids)[names.CLASS_LOGITS]).max() <= TOLERANCE
-    assert list(open_session(bundle).manifest.graphs) == [names.PREFILL]
+    assert list(open_session(bundle).manifest.graphs) == [names.PREFILL, names.PREPROCESS, names.POSTPROCESS]
 
 
 def test_bare_model(write_checkpoint: Callable[..., Path]) -> None:
