@@ -1,110 +1,190 @@
-/** What `igpt-onnx/node` and `igpt-onnx/web` have in common. The contract is runtime/SPEC.md. */
+/** What an opened bundle is and does: the same in Node (`igpt-onnx/node`) and in browsers (`igpt-onnx/web`). */
 
-/** 8-bit pixels, rows from the top; 3 levels a pixel (RGB) or 4 (RGBA, laid over white). An ImageData is one. */
-export interface Picture {
+/**
+ * Base of all errors that a user can cause or fix. The message is one line: a fact, where, and what to do about it.
+ * A call cancelled by its signal throws the signal's reason instead.
+ */
+export class IgptError extends Error {
+  /** The option, argument or field of the manifest that is at fault, like `keepRows` or `graphs.decode`. */
+  readonly field: string | undefined;
+}
+
+/** An option is out of range, or does not fit the bundle. */
+export class OptionError extends IgptError {}
+
+/** A picture is not one. */
+export class ImageError extends IgptError {}
+
+/** A bundle is missing, damaged, of an unknown version, or lacks what was asked of it. */
+export class BundleError extends IgptError {}
+
+/** ONNX Runtime is not there, or failed. */
+export class RuntimeError extends IgptError {}
+
+/** A picture of any size, as `ImageData` is one: 8 bits a channel, rows from the top. */
+export interface ImageSource {
+  /** Pixels, at least 1. */
   readonly width: number;
   readonly height: number;
+  /** RGB or RGBA by its length, height x width x 3 or 4. Transparency is laid over white. */
   readonly data: Uint8Array | Uint8ClampedArray;
 }
 
-/** An RGB picture. */
-export interface Image extends Picture {
-  readonly data: Uint8Array;
+/** A picture of the model's size. */
+export interface Picture {
+  width: number;
+  height: number;
+  /** RGB, [height, width, 3]. */
+  data: Uint8Array;
 }
 
+/** How tokens are drawn. The same options give the same tokens, whatever `n` is but for rounding; see SPEC section 5. */
 export interface SamplingOptions {
-  /** How many pictures, 1 .. 65536; 8 by default. */
+  /** How many pictures, 1 .. 65536, all drawn at once: each has a cache of its own. By default 8. */
   n?: number;
-  /** 0 .. 2^64 - 1; the same seed draws the same pictures. 0 by default. */
-  seed?: bigint | number;
-  /** Divides the logits; 0 always takes the likeliest token. 1 by default. */
+  /** 0 .. 2^64 - 1; above 2^53 - 1 a bigint. By default 0. */
+  seed?: number | bigint;
+  /** Divides the logits; 0 always takes the likeliest token. By default 1. */
   temperature?: number;
-  /** Draw among so many of the likeliest tokens; 0 is off. */
+  /** Draw among so many likeliest tokens only; 0, the default, is off. */
   topK?: number;
-  /** Draw among the likeliest tokens up to this sum of probabilities, above 0 and at most 1. */
+  /** Draw among the likeliest tokens that reach this probability only; 1, the default, is off. */
   topP?: number;
-  /** Ends the run: the next step throws the signal's reason. */
+  /** Cancels: what is awaited then throws the signal's reason, between two steps at the latest. */
   signal?: AbortSignal;
-  /** Called after every position. */
-  progress?: (done: { position: number; drawn: number; total: number }) => void;
 }
 
-export interface CompletionOptions extends SamplingOptions {
-  /** Rows to keep, 0 .. height - 1; half of them by default. */
+/** How much of a picture is kept. Give one of them; by default the top half is. */
+export interface KeepOptions {
+  /** Rows at the top of the model's picture, 0 .. height - 1. */
   keepRows?: number;
-  /** Or the fraction of rows to keep, 0 .. 1. */
+  /** The same as a fraction of the height, 0 up to, but not, 1. */
   keep?: number | 'top-half';
 }
 
-/** Tokens being drawn. Nothing is drawn before it is iterated over or asked for its result. */
-export interface Run extends AsyncIterable<{ position: number; tokens: Int32Array }> {
-  /** All tokens of every picture, once they are drawn: n arrays [n_positions]. */
+export interface ProgressOptions {
+  /** Called after each step: the position drawn, tokens drawn so far, tokens to draw in all. */
+  progress?: (done: { position: number; drawn: number; total: number }) => void;
+}
+
+/** The tokens of one position. */
+export interface Step {
+  /** In the picture, in raster order, 0-based. */
+  position: number;
+  /** One for each sample, [n]. */
+  tokens: Int32Array;
+}
+
+/**
+ * A request for samples. Iterate over it for one position after the other, or ask for the whole, or first the one and
+ * then the other; nothing is drawn before. Leaving the loop early ends the run.
+ */
+export interface Run extends AsyncIterable<Step, void, undefined> {
+  /**
+   * Draws what is left.
+   *
+   * @returns the pictures [n]
+   * @throws {OptionError} the run was left early
+   * @throws {BundleError} a graph is missing, or a file of the bundle altered
+   * @throws {RuntimeError} ONNX Runtime failed
+   */
+  images(): Promise<Picture[]>;
+  /** As `images`: the tokens of each picture, given ones included, [n][height x width]. */
   tokens(): Promise<Int32Array[]>;
-  /** The n pictures, once they are drawn. */
-  images(): Promise<Image[]>;
 }
 
-/** A bundle's manifest, section 2 of runtime/SPEC.md. */
-export interface Manifest {
+/** One input or output of a graph; a string in a shape is a free dimension. */
+export interface TensorSpec {
   readonly name: string;
-  readonly precision: 'fp32' | 'fp16' | 'int8' | 'int4';
-  readonly kv_cache: 'fp32' | 'fp16' | 'int8';
-  readonly profile: 'fused' | 'portable';
-  readonly sos: number;
-  readonly config: Readonly<Record<string, unknown>> & { readonly vocab_size: number; readonly n_positions: number };
-  readonly image_format: { readonly height: number; readonly width: number; readonly clusters: readonly number[][] };
-  readonly classifier: null | { readonly labels: readonly string[]; readonly layer: number; readonly sos: boolean };
-  readonly graphs: Readonly<Record<string, unknown>>;
+  readonly dtype: string;
+  readonly shape: readonly (number | string)[];
 }
 
+/** `manifest.json`, as SPEC section 2 has it. */
+export interface Manifest {
+  readonly format_version: number;
+  readonly sampling_version: number;
+  readonly name: string;
+  readonly precision: 'fp32' | 'int8' | 'int4' | 'fp16';
+  readonly kv_cache: 'fp32' | 'int8' | 'fp16';
+  readonly sos: number;
+  readonly config: {
+    readonly vocab_size: number;
+    readonly n_positions: number;
+    readonly n_embd: number;
+    readonly n_layer: number;
+    readonly n_head: number;
+    readonly [field: string]: unknown;
+  };
+  readonly image_format: {
+    readonly height: number;
+    readonly width: number;
+    readonly clusters: readonly (readonly number[])[];
+    readonly [field: string]: unknown;
+  };
+  readonly classifier: { readonly labels: readonly string[]; readonly layer: number; readonly sos: boolean } | null;
+  readonly graphs: {
+    readonly [name: string]: {
+      readonly file: string;
+      readonly inputs: readonly TensorSpec[];
+      readonly outputs: readonly TensorSpec[];
+    };
+  };
+  readonly files: { readonly [name: string]: { readonly size: number; readonly sha256: string } };
+  readonly [field: string]: unknown;
+}
+
+/**
+ * An opened bundle. Graphs are checked and opened when first needed, and stay open until `release`.
+ *
+ * Calls throw OptionError and ImageError at once or when awaited, BundleError for a graph that the bundle lacks or a file
+ * that was altered, and RuntimeError if ONNX Runtime fails.
+ */
 export interface Model {
   readonly manifest: Manifest;
-  /** Names of the classes; none without a classifier. */
+  /** Names of the classes; empty without a classifier. */
   readonly labels: readonly string[];
   /** Of the model's pictures, in pixels. */
-  readonly size: { readonly height: number; readonly width: number };
-  /** Keeps the top of a picture and draws the rest n times. */
-  complete(image: Picture, options?: CompletionOptions): Run;
-  /** Draws n pictures from nothing. */
-  sample(options?: SamplingOptions): Run;
-  /** Continues the first tokens of a picture, which may be none. */
-  generate(primer: ArrayLike<number | bigint>, options?: SamplingOptions): Run;
-  /** `complete` in one call of the graph complete.onnx, which bundles exported with --embed have. */
-  completeOnce(image: Picture, options?: Omit<CompletionOptions, 'progress'>): Promise<{ images: Image[]; tokens: Int32Array[] }>;
-  /** Class probabilities, the likeliest first. */
-  classify(image: Picture): Promise<{ label: string; probability: number }[]>;
-  /** Mean-pooled hidden states: dims are [n_layer + 1, n_embd]. */
-  features(image: Picture): Promise<{ data: Float32Array; dims: readonly number[] }>;
-  /** Nats that each pixel takes [height * width], and their mean. */
-  score(image: Picture): Promise<{ natsPerToken: number; nats: Float32Array }>;
-  /** The tokens of a picture [n_positions]. */
-  tokens(image: Picture): Promise<Int32Array>;
-  /** Pictures of tokens, each [n_positions]. */
-  images(tokens: readonly ArrayLike<number | bigint>[]): Image[];
-  /** Closes all graphs; the model is of no use afterwards. */
+  readonly size: { height: number; width: number };
+
+  /** Keeps the top rows of a picture and draws the rest n times. */
+  complete(image: ImageSource, options?: SamplingOptions & KeepOptions & ProgressOptions): Run;
+  /** Draws n whole pictures from nothing. */
+  sample(options?: SamplingOptions & ProgressOptions): Run;
+  /** Draws what follows the first tokens of a picture; `primer` may be empty. */
+  generate(primer: ArrayLike<number | bigint>, options?: SamplingOptions & ProgressOptions): Run;
+  /**
+   * As `complete`, in one call of the bundle's complete graph: in browsers the faster way. Cannot be cancelled while it
+   * runs. Needs a bundle exported with `--embed`.
+   */
+  completeOnce(
+    image: ImageSource,
+    options?: SamplingOptions & KeepOptions,
+  ): Promise<{ images: Picture[]; tokens: Int32Array[] }>;
+
+  /** Every class with its probability, likeliest first. */
+  classify(image: ImageSource): Promise<{ label: string; probability: number }[]>;
+  /** Mean-pooled hidden states, [n_layer + 1, n_embd] in `data`, row by row. */
+  features(image: ImageSource): Promise<{ data: Float32Array; dims: [number, number] }>;
+  /** Minus the log-likelihood of each token, [height x width] in nats, and their mean. */
+  score(image: ImageSource): Promise<{ natsPerToken: number; nats: Float32Array }>;
+  /** Tokens of a picture of any size, [height x width] of the model's. */
+  tokens(image: ImageSource): Promise<Int32Array>;
+  /** Pictures of tokens, each [height x width]. */
+  images(tokens: readonly ArrayLike<number | bigint>[]): Picture[];
+
+  /** Closes all graphs, those in use once their calls end; nothing can be asked of the model any more. */
   release(): Promise<void>;
 }
 
-export interface OpenOptions {
-  /** Threads inside one operator; ONNX Runtime's choice by default. */
+/** Options of `openBundle` that Node and browsers share. */
+export interface BundleOptions {
+  /** Threads inside one operator; by default ONNX Runtime's choice. */
   threads?: number;
-  /** ONNX Runtime's execution providers; ['cpu'] in Node and ['wasm'] in browsers by default. */
+  /** ONNX Runtime's execution providers. Only the default, `['cpu']` in Node and `['wasm']` in browsers, is tested. */
   executionProviders?: readonly (string | { readonly name: string })[];
-  /** Compare files with the manifest's hashes; true by default. */
+  /** Whether files are compared with their SHA-256 when first used; their sizes always are. By default true. */
   verify?: boolean;
-  /** Called while files are read. */
+  /** Called while a file is read: its name, bytes so far, bytes in all. */
   progress?: (done: { file: string; loaded: number; total: number }) => void;
 }
-
-/** Base of all errors a caller can cause or fix; `field` names the option, argument or manifest field at fault. */
-export class IgptError extends Error {
-  readonly field: string | undefined;
-}
-/** An option is out of range or does not fit the bundle. */
-export class OptionError extends IgptError {}
-/** A picture is not one. */
-export class ImageError extends IgptError {}
-/** A bundle is missing, damaged, of an unknown version, or lacks what was asked of it. */
-export class BundleError extends IgptError {}
-/** ONNX Runtime is not there, or failed. */
-export class RuntimeError extends IgptError {}

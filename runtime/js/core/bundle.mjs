@@ -14,7 +14,7 @@ const PATIENCE = 8; // milliseconds that others may have to wait besides the ste
 
 const MISSING = {
   decode: 'its checkpoint has no language-model head; export an ImageGPTForCausalImageModeling checkpoint',
-  preprocess: 'this model cannot read pictures in a graph; export it again',
+  preprocess: 'no graph resizes with its image_format.resample; give tokens to generate instead',
 };
 const NOT_EMBEDDED = 'export it with igpt-export --embed';
 

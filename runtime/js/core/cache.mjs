@@ -10,15 +10,15 @@ const SHARED_PREFIX = 16; // from so many given tokens on
 /**
  * Whether rows store what they have in common once.
  *
- * Where activations or slots are rounded to int8, the two decode graphs may round differently: one of them for any
- * number of rows draws the same pictures however many are drawn. Where the decode graphs do not write into the cache
- * that they are given, a step copies it several times, so that sharing always pays: a row's own cache then has no more
- * slots than tokens.
+ * Where activations or slots are rounded to int8, the two decode graphs may round differently: one of them for any number
+ * of rows draws the same pictures however many are drawn. Where the decode graphs do not write into the cache that they
+ * are given, a step copies it, so that sharing always pays: a row's own cache then has no more slots than tokens.
  */
 export function sharesPrefix(bundle, rows, length) {
   const { precision, kv_cache: cache } = bundle.manifest;
   const rounds = precision === 'int8' || (precision === 'fp32' && cache === 'int8');
-  const pays = bundle.inPlace ? (rounds || rows >= SHARED_ROWS) && length >= SHARED_PREFIX : length > 0;
+  const long = length >= SHARED_PREFIX;
+  const pays = bundle.inPlace || rounds ? long && (rounds || rows >= SHARED_ROWS) : length > 0;
   return pays && bundle.has('decode_shared');
 }
 

@@ -8,7 +8,7 @@ import { cacheNames } from './specs.mjs';
 
 /**
  * A request for samples. Iterate over it for the tokens of one position after the other, or ask for the whole; nothing
- * is drawn before either.
+ * is drawn before either. Documented in ../index.d.ts.
  */
 export class Run {
   #rows; // Int32Array [n_positions] of each sample

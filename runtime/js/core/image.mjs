@@ -34,7 +34,7 @@ export function rgbOf(image) {
       'data',
     );
   }
-  return { width, height, data: new Uint8Array(data.buffer, data.byteOffset, data.length) };
+  return { width, height, data: Uint8Array.from(data) }; // a copy: the caller may draw on
 }
 
 /** RGBA to RGB. The rounding is Pillow's: to the nearest level, which is never two, as 255 is odd. */

@@ -1,4 +1,4 @@
-/** What a bundle can do: complete, sample, classify, embed and score pictures. */
+/** What a bundle can do: complete, sample, classify, embed and score pictures. Documented in ../index.d.ts. */
 
 import { Bundle, value } from './bundle.mjs';
 import { BundleError, OptionError } from './errors.mjs';
@@ -37,7 +37,7 @@ export class Model {
   complete(image, options = {}) {
     const request = this.#request(options, true);
     const kept = rowsToKeep(options, this.size.height) * this.size.width;
-    const pixels = rgbOf(image); // now, so that the caller may draw on
+    const pixels = rgbOf(image);
     return this.#run(async () => (await this.#preprocessed(pixels)).subarray(0, kept), request);
   }
 
