@@ -147,6 +147,13 @@ def inlined(model: ir.Model) -> ir.Model:
     """The model with every fused operator replaced by its portable body: standard operators only."""
     passes.InlinePass()(model)
     model.opset_imports.pop(MICROSOFT, None)
+    passes.ShapeInferencePass()(model)
+    for node in model.graph.all_nodes():
+        if node.op_type == "CastLike" and node.inputs[1].dtype is not None:
+            # Of a type known now: ONNX Runtime warns of every CastLike that it cannot fold.
+            node.attributes["to"] = ir.AttrInt64("to", node.inputs[1].dtype.value)
+            node.resize_inputs(1)
+            node.op_type = "Cast"
     return model
 
 

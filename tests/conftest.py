@@ -106,7 +106,10 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 def bundle_of(
     tiny_checkpoint: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], Path]:
-    """A function from precisions of weights and cache to the bundle of `tiny_checkpoint` in them. Read only."""
+    """A function from precisions of weights and cache to the bundle of `tiny_checkpoint` in them, with every graph.
+
+    Read only.
+    """
     from igpt_export.checkpoint import load_checkpoint
     from igpt_export.export import export_bundle
     from igpt_export.precision import Precision
@@ -120,8 +123,9 @@ def bundle_of(
         if not bundle.exists():
             # Random weights feel rounding more than trained ones do: no limit to the loss.
             export_bundle(
-                load_checkpoint(tiny_checkpoint), bundle, Precision(weights, kv_cache), max_loss_increase=float("inf")
-            )
+                load_checkpoint(tiny_checkpoint), bundle, Precision(weights, kv_cache), embed=True,
+                max_loss_increase=float("inf"),
+            )  # fmt: skip
         return bundle
 
     return make

@@ -27,6 +27,7 @@ export async function openBundle(directory, options = {}) {
     where: root + path.sep,
     mapsWeights: true,
     inPlace: writesInPlace(),
+    onGpu: false,
     manifestText: () => readManifest(root),
     file: (name, record) => checkedFile(path.join(root, name), name, record, settings),
     open: (graph, _weights, how) => {

@@ -12,6 +12,11 @@ export interface OnnxRuntime {
 export interface WebBundleOptions extends BundleOptions {
   /** The onnxruntime-web to use, imported from where you have it; by default `import('onnxruntime-web/wasm')`. */
   ort?: OnnxRuntime;
+  /**
+   * Decodes on the GPU, where the cache stays; for bundles in fp32. Everything else still runs in WebAssembly. Give the module
+   * onnxruntime-web/webgpu, or true for `import('onnxruntime-web/webgpu')`. By default false.
+   */
+  webgpu?: boolean | OnnxRuntime;
 }
 
 /**

@@ -10,9 +10,14 @@ import { shown } from './core/options.mjs';
 export { BundleError, IgptError, ImageError, OptionError, RuntimeError } from './core/errors.mjs';
 
 export async function openBundle(url, options = {}) {
-  const settings = hostOptions(options, ['wasm'], ['ort']);
+  const settings = hostOptions(options, ['wasm'], ['ort', 'webgpu']);
   const base = addressOf(url);
   const ort = options.ort ?? (await importRuntime(() => import('onnxruntime-web/wasm'), 'onnxruntime-web'));
+  // A second runtime: that for WebGPU lacks kernels that pictures need.
+  let gpu = options.webgpu || undefined;
+  if (gpu === true) {
+    gpu = await importRuntime(() => import('onnxruntime-web/webgpu'), 'onnxruntime-web');
+  }
   if (settings.threads !== undefined) {
     ort.env.wasm.numThreads = settings.threads; // of all sessions there will be: it counts when the first one is opened
   }
@@ -20,6 +25,7 @@ export async function openBundle(url, options = {}) {
     where: base.href,
     mapsWeights: false,
     inPlace: false,
+    onGpu: gpu !== undefined,
     manifestText: async () => {
       const bytes = await fetched(new URL(MANIFEST_FILE, base), 'manifest', MAX_MANIFEST_BYTES);
       return new TextDecoder('utf-8').decode(bytes);
@@ -27,7 +33,13 @@ export async function openBundle(url, options = {}) {
     file: (name, record) => checkedFile(new URL(encodeURIComponent(name), base), name, record, settings),
     open: async (graph, weights, how) => {
       const session = { ...sessionOptions(settings, how), externalData: [{ path: WEIGHTS_FILE, data: weights }] };
-      return alone(openWithCopies(ort, await exclusively(() => ort.InferenceSession.create(graph, session))));
+      let used = ort;
+      if (gpu && how.carried.length) {
+        used = gpu;
+        session.executionProviders = ['webgpu'];
+        session.preferredOutputLocation = Object.fromEntries(how.carried.map((name) => [name, 'gpu-buffer']));
+      }
+      return alone(openWithCopies(used, await exclusively(() => used.InferenceSession.create(graph, session))));
     },
     turn: () => new Promise(afterEvents),
   });
@@ -143,6 +155,7 @@ function alone(graph) {
   return {
     run: (feeds, outputs) => exclusively(() => graph.run(feeds, outputs)),
     advance: (feeds, carried) => exclusively(() => graph.advance(feeds, carried)),
+    forget: (feeds) => graph.forget(feeds),
     release: () => exclusively(() => graph.release()),
   };
 }

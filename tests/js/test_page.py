@@ -17,7 +17,9 @@ from igpt_runtime import GenerationOptions, demo_bundle_path, generate_all, open
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "models" / "demo" / "examples" / "seven.png"
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900")
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,900")
+# A GPU that the processor computes.
+SOFTWARE_GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
 SEEDS = [*range(17), 2**32, 2**53 + 1, 2**64 - 1]
 
 pytestmark = [
@@ -80,11 +82,12 @@ class Page:
 
 
 @pytest.fixture
-def page(address: str) -> Iterator[Page]:
+def page(request: pytest.FixtureRequest, address: str) -> Iterator[Page]:
+    """Indirectly parametrized by further flags of Chromium."""
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in FLAGS:
+    for flag in (*FLAGS, *getattr(request, "param", ("--disable-gpu",))):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
@@ -143,6 +146,27 @@ def test_errors_in_words(page: Page, tmp_path: Path) -> None:
     page.wait(lambda: page["error"].text == "choose 1 to 16 completions")
     page.driver.find_element("css selector", "#model option:nth-child(2)").click()
     page.wait(lambda: "does not match its sha256" in page["error"].text)
+
+
+def test_no_gpu_is_not_offered(page: Page) -> None:
+    assert not page["provider"].is_displayed()
+
+
+@pytest.mark.parametrize("page", [SOFTWARE_GPU], indirect=True)
+def test_webgpu_draws_the_same(page: Page) -> None:
+    """Whose buffers hold the cache from step to step, twice, with and without a primer's."""
+    page.driver.find_element("css selector", "#provider option[value=webgpu]").click()
+    page.wait_for("Ready, WebGPU")
+    page["file"].send_keys(str(PICTURE))
+    page.wait(lambda: page.classes()[:1] == ["seven"])
+    session = open_session(device="cpu")
+    primer = tokens_of(session, Image.open(PICTURE).convert("RGB"))
+    for n, keep, seed in ((2, 15, 1), (3, 14, 2), (1, 0, 3)):
+        page.fill(n=n, keep=keep, seed=seed)
+        page["draw"].click()
+        page.wait(lambda: page["stop"].get_attribute("disabled"), 300)
+        page.wait_for("Done")
+        assert page.tokens() == generate_all(session, primer[: 16 * keep], GenerationOptions(n=n, seed=seed)).tolist()
 
 
 def test_narrow_screens(page: Page) -> None:

@@ -55,13 +55,15 @@ def demo_complete() -> Run:
 
 
 @pytest.fixture(scope="module")
-def bundles(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def bundles(
+    tiny_checkpoint: Path, bundle_of: Callable[[str, str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
     """A function from precisions and profile to the embedded bundle of the tiny checkpoint."""
     directory = tmp_path_factory.mktemp("embedded")
 
     def make(weights: str = "fp32", kv_cache: str = "fp32", profile: str = "fused") -> Path:
-        if (weights, kv_cache, profile) == ("fp32", "fp32", "fused"):
-            return tiny_bundle
+        if profile == "fused":
+            return bundle_of(weights, kv_cache)
         bundle = directory / f"{weights}-{kv_cache}-{profile}"
         if not bundle.exists():
             limit = None if (weights, kv_cache) == ("fp32", "fp32") else float("inf")

@@ -2,6 +2,7 @@
 
 import { BundleError, IgptError, RuntimeError, reason } from './errors.mjs';
 import { MANIFEST_FILE, WEIGHTS_FILE, parseManifest } from './manifest.mjs';
+import { cacheNames } from './specs.mjs';
 
 // Each of these packs the weights in the order in which its kernels read them: one such copy in memory is enough.
 const DECODERS = ['decode', 'decode_shared'];
@@ -25,11 +26,13 @@ const NOT_EMBEDDED = 'export it with igpt-export --embed';
  * @property {string} where the bundle's path or address, for errors
  * @property {boolean} mapsWeights whether graphs share the weights' memory
  * @property {boolean} inPlace whether a graph's `advance` writes outputs over the inputs that they replace
+ * @property {boolean} onGpu whether decode graphs run on a GPU, where what `advance` replaces stays
  * @property {() => Promise<string>} manifestText
  * @property {(name: string, record: {size: number, sha256: string}) => Promise<unknown>} file a file of the bundle, once
  *     it was found to be what the manifest says
- * @property {(graph: unknown, weights: unknown, settings: {pack: boolean, optimize: boolean}) => Promise<Graph>} open
- *     pack: order the weights as the kernels read them; optimize: look for faster kernels than the graph names
+ * @property {(graph: unknown, weights: unknown, settings: {pack: boolean, optimize: boolean, carried: string[]}) => Promise<Graph>} open
+ *     pack: order the weights as the kernels read them; optimize: look for faster kernels than the graph names; carried:
+ *     the outputs that `advance` will make inputs of, of decode graphs
  * @property {() => Promise<void>} turn lets the event loop run others
  *
  * @typedef {{type: string, data: ArrayBufferView & ArrayLike<unknown>, dims: readonly number[], location: 'cpu'}} Value
@@ -38,6 +41,7 @@ const NOT_EMBEDDED = 'export it with igpt-export --embed';
  * @property {(feeds: Record<string, Value>, outputs: string[]) => Promise<Record<string, Value>>} run
  * @property {(feeds: Record<string, Value>, carried: Record<string, string>) => Promise<void>} advance runs the graph
  *     and lets each output (key) replace an input (value) in `feeds`
+ * @property {(feeds: Record<string, Value>) => void} forget frees what `advance` left in `feeds`
  * @property {() => Promise<void>} release
  */
 
@@ -67,6 +71,11 @@ export class Bundle {
   /** Whether decode graphs write into the cache they are given. */
   get inPlace() {
     return this.#host.inPlace;
+  }
+
+  /** Whether decode graphs run on a GPU. */
+  get onGpu() {
+    return this.#host.onGpu;
   }
 
   has(name) {
@@ -139,7 +148,7 @@ export class Bundle {
   }
 
   async #open(name) {
-    const { graphs, files, precision } = this.manifest;
+    const { graphs, files, precision, config } = this.manifest;
     const { file } = graphs[name];
     this.#weights ??= this.#host.file(WEIGHTS_FILE, files[WEIGHTS_FILE]);
     let weights;
@@ -151,8 +160,9 @@ export class Bundle {
     }
     const graph = await this.#host.file(file, files[file]);
     const pack = PACKED.includes(name) || !FAST_UNPACKED.includes(precision);
+    const carried = DECODERS.includes(name) ? cacheNames(config.n_layer, 'present') : [];
     try {
-      return named(await this.#host.open(graph, weights, { pack, optimize: PACKED.includes(name) }), name);
+      return named(await this.#host.open(graph, weights, { pack, optimize: PACKED.includes(name), carried }), name);
     } catch (error) {
       if (error instanceof IgptError) {
         throw error;
@@ -204,6 +214,7 @@ function named(graph, name) {
   return {
     run: failing((feeds, outputs) => graph.run(feeds, outputs)),
     advance: failing((feeds, carried) => graph.advance(feeds, carried)),
+    forget: (feeds) => graph.forget(feeds),
     release: () => graph.release(),
   };
 }

@@ -15,6 +15,9 @@ const SHARED_PREFIX = 16; // from so many given tokens on
  * are given, a step copies it, so that sharing always pays: a row's own cache then has no more slots than tokens.
  */
 export function sharesPrefix(bundle, rows, length) {
+  if (bundle.onGpu) {
+    return false; // the prefix would be sent there at every step
+  }
   const { precision, kv_cache: cache } = bundle.manifest;
   const rounds = precision === 'int8' || (precision === 'fp32' && cache === 'int8');
   const long = length >= SHARED_PREFIX;

@@ -95,18 +95,20 @@ async function* decode(bundle, primer, options) {
   }
   const shared = sharesPrefix(bundle, options.n, position);
   const [graph, letGo] = await bundle.lease(shared ? 'decode_shared' : 'decode');
+  let step;
   try {
     const cache = shared
       ? sharedCache(manifest, options.n, slots, bundle.inPlace ? positions - position + 1 : 1)
       : separateCache(manifest, options.n, slots);
     slots = []; // what a graph returned may be large, and the cache has it
-    const step = new DecodeStep(graph, manifest, cache, options, last);
+    step = new DecodeStep(graph, manifest, cache, options, last);
     for (; position < positions; position++) {
       await bundle.turn();
       options.signal?.throwIfAborted();
       yield await step.draw(position);
     }
   } finally {
+    step?.end();
     await letGo();
   }
 }
@@ -174,5 +176,10 @@ class DecodeStep {
     drawUniforms(this.#seed, position, feeds.uniform.data);
     await this.#graph.advance(feeds, this.#carried);
     return Int32Array.from(feeds.input_ids.data, Number);
+  }
+
+  /** Frees the cache; there are no more steps. */
+  end() {
+    this.#graph.forget(this.#feeds);
   }
 }

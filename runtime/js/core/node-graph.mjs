@@ -65,6 +65,7 @@ export async function openNodeGraph(ort, path, options) {
   return {
     run: async (feeds, outputs) => session.run(feeds, Object.fromEntries(outputs.map((name) => [name, null])), {}),
     advance: (feeds, carried) => runInPlace(session, feeds, carried),
+    forget: () => undefined,
     release: async () => session.dispose(),
   };
 }

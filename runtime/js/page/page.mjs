@@ -14,6 +14,7 @@ let opened; // what the worker says of the model
 let picture; // an opened picture; undefined: the pad's
 let seen; // the picture as the model sees it
 let completions;
+let hasGpu = false; // whether the browser has WebGPU and something to run it on
 let began; // {time, position} of the first step
 let looking = 0; // so that an overtaken look is dropped
 
@@ -40,16 +41,20 @@ function loading({ file, loaded, total }) {
   if (!began) say(`Loading ${file}: ${Math.round((100 * loaded) / total)} %`);
 }
 
-async function open(url) {
+async function open() {
   opened = undefined;
   $('draw').disabled = true;
   say('Loading the model');
-  opened = await model.ask('open', { url });
+  const choice = $('model').selectedOptions[0];
+  const forGpu = hasGpu && choice.dataset.precision === 'fp32'; // of rounded weights, a GPU here has no kernels
+  $('provider-label').hidden = !forGpu;
+  const onGpu = forGpu && $('provider').value === 'webgpu';
+  opened = await model.ask('open', { url: choice.value, onGpu });
   $('keep').max = opened.size.height - 1;
   $('keep').value = Math.floor(opened.size.height / 2);
   await look();
   $('draw').disabled = !opened.draws;
-  say(`Ready, ${opened.threads} ${opened.threads === 1 ? 'thread' : 'threads'}`);
+  say(`Ready, ${onGpu ? 'WebGPU and ' : ''}${opened.threads} ${opened.threads === 1 ? 'thread' : 'threads'}`);
 }
 
 /** Takes a picture, or the pad's if undefined. */
@@ -141,7 +146,8 @@ function setEraser(on) {
   $('pen').setAttribute('aria-pressed', !on);
 }
 
-$('model').addEventListener('change', () => attempt(() => open($('model').value)));
+$('model').addEventListener('change', () => attempt(open));
+$('provider').addEventListener('change', () => attempt(open));
 $('file').addEventListener('change', () => attempt(() => openFile($('file').files[0])));
 $('pen').addEventListener('click', () => setEraser(false));
 $('eraser').addEventListener('click', () => setEraser(true));
@@ -167,7 +173,10 @@ await attempt(async () => {
   const response = await fetch('/bundles.json');
   if (!response.ok) throw new Error('the list of models cannot be loaded; is igpt-run web still running?');
   for (const { name, precision, size, url } of await response.json()) {
-    $('model').add(new Option(`${name}, ${precision}, ${(size / 1e6).toFixed(0)} MB`, url));
+    const option = new Option(`${name}, ${precision}, ${(size / 1e6).toFixed(0)} MB`, url);
+    option.dataset.precision = precision;
+    $('model').add(option);
   }
-  await open($('model').value);
+  hasGpu = Boolean(await navigator.gpu?.requestAdapter().catch(() => null));
+  await open();
 });

@@ -1,19 +1,26 @@
 /** The model, off the page's thread: messages in, what was asked for and what is being drawn out. */
 
-import * as ort from '/ort/ort.wasm.min.mjs';
 import { openBundle } from '/js/web.mjs';
 
-ort.env.wasm.wasmPaths = '/ort/';
-ort.env.wasm.numThreads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 8) : 1;
+/** onnxruntime-web for WebAssembly or WebGPU. */
+async function load(kind) {
+  const ort = await import(`/ort/ort.${kind}.min.mjs`);
+  ort.env.wasm.wasmPaths = '/ort/';
+  ort.env.wasm.numThreads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 8) : 1;
+  return ort;
+}
 
 let model;
 let running; // AbortController of the completions being drawn
 
 const tasks = {
-  async open({ url }) {
+  async open({ url, onGpu }) {
     await model?.release();
     model = undefined;
-    const opened = await openBundle(url, { ort, progress: (done) => postMessage({ type: 'loading', ...done }) });
+    const ort = await load('wasm');
+    const webgpu = onGpu && (await load('webgpu'));
+    const progress = (done) => postMessage({ type: 'loading', ...done });
+    const opened = await openBundle(url, { ort, webgpu, progress });
     model = opened;
     const { classifier, graphs } = model.manifest;
     return { size: model.size, hasClasses: classifier !== null, draws: 'decode' in graphs, threads: ort.env.wasm.numThreads };

@@ -1,0 +1,179 @@
+"""Replays the golden pack graph by graph, through any function that opens the graphs of a bundle."""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from report import LARGE_SEEDS
+
+from igpt_runtime import names
+from igpt_runtime.cache import Cache, new_cache, share_prefix
+from igpt_runtime.manifest import Manifest
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CASES = json.loads((GOLDEN / "cases.json").read_text())
+PICTURES = {case["name"]: case for case in CASES["pictures"]}
+TEACHER = [case["tokens"] for case in CASES["model"]]
+SHARED = 16  # tokens of the prefix of decode_shared, sos included
+Arrays = dict[str, np.ndarray]
+Run = Callable[[Mapping[str, Any]], Arrays]  # inputs by name to outputs by name
+Results = dict[str, Arrays | str]  # by graph: outputs, or why there are none
+
+
+def replay(manifest: Manifest, open_graph: Callable[[str], Run], prefix: list[np.ndarray]) -> Results:
+    """What every graph of the golden bundle, or of one like it, makes of the pack.
+
+    prefix: slots of the first 16 tokens of the first teacher-forced picture, as prefill returns them.
+    """
+    tasks: dict[str, Callable[[Run], Arrays]] = {
+        names.PREFILL: lambda run: {"logits": run({names.INPUT_IDS: _fed(TEACHER)})["logits"]},
+        names.DECODE: lambda run: _forced(run, new_cache(manifest, len(TEACHER)), TEACHER, 0),
+        names.DECODE_SHARED: lambda run: _forced(run, share_prefix(manifest, 2, prefix), TEACHER[:1] * 2, SHARED),
+        names.PREPROCESS: lambda run: _stacked([run({"image": _pixels(name)}) for name in PICTURES]),
+        names.POSTPROCESS: lambda run: run({"tokens": _ints([case["tokens"] for case in CASES["images"]])}),
+        names.FEATURES: lambda run: _judged(run),
+        names.CLASSIFY: lambda run: _judged(run),
+        names.SCORE: lambda run: _judged(run),
+        names.COMPLETE: _completed,
+    }
+    results: Results = {}
+    for name, task in tasks.items():
+        try:
+            results[name] = task(open_graph(name))
+        except Exception as error:  # whatever a runtime throws is what there is to report
+            results[name] = _short(str(error)) or type(error).__name__
+    return results
+
+
+def expected() -> dict[str, Arrays]:
+    """What the references make of the pack: the outputs of a replay in fp32."""
+    logits = np.array([case["logits"] for case in CASES["model"]])
+    shared = np.stack([logits[0][SHARED:]] * 2)
+    greedy = {"logits": logits, "next_ids": logits.argmax(-1)}
+    side = (len(CASES["images"]), 8, 8, 3)
+    images = [np.frombuffer(base64.b64decode(case["rgb"]), np.uint8) for case in CASES["images"]]
+    return {
+        names.PREFILL: {"logits": logits},
+        names.DECODE: greedy,
+        names.DECODE_SHARED: {"logits": shared, "next_ids": shared.argmax(-1)},
+        names.PREPROCESS: {"tokens": np.array([case["tokens"] for case in PICTURES.values()])},
+        names.POSTPROCESS: {"images": np.stack(images).reshape(side)},
+        names.FEATURES: {"features": np.array([case["features"] for case in CASES["model"]])},
+        names.CLASSIFY: {"probabilities": np.array([case["probabilities"] for case in CASES["model"]])},
+        names.SCORE: {
+            "nats": np.array([case["nats"] for case in CASES["model"]]).reshape(-1, 8, 8),
+            "nats_per_token": np.array([case["nats_per_token"] for case in CASES["model"]]),
+        },
+        names.COMPLETE: {
+            output: np.concatenate([case["tokens"] for case in requests]) for output, requests in _requests().items()
+        },
+    }
+
+
+def differences(results: Results, wanted: Mapping[str, Arrays]) -> dict[str, dict[str, float] | str]:
+    """Of each graph's outputs: the largest difference of floats, the number of integers that differ; or the reason."""
+    found: dict[str, dict[str, float] | str] = {}
+    for name, outputs in results.items():
+        if isinstance(outputs, str):
+            found[name] = outputs
+            continue
+        found[name] = {output: _difference(outputs[output], want) for output, want in wanted[name].items()}
+    return found
+
+
+def _short(message: str) -> str:
+    """A message in one line of at most 300 characters, source files by their names."""
+    return re.sub(r"\S*/", "", " ".join(message.split()))[:300]
+
+
+def _difference(got: np.ndarray, want: np.ndarray) -> float:
+    return float(np.abs(got - want).max() if want.dtype.kind == "f" else (got != want).sum())
+
+
+def prefix_of(manifest: Manifest, prefill: Run) -> list[np.ndarray]:
+    """The slots that decode_shared begins with."""
+    outputs = prefill({names.INPUT_IDS: _fed(TEACHER[:1])[:, :SHARED]})
+    return [outputs[name] for name in names.present_names(manifest.config)]
+
+
+def complete_request(image: np.ndarray, keep_rows: int, n: int, seed: int, **options: Any) -> dict[str, np.ndarray]:
+    """The inputs of `complete`. options: `temperature`, `top_k` and `top_p`."""
+    return {
+        "image": image,
+        "keep_rows": np.array(keep_rows, np.int64),
+        "n": np.array(n, np.int64),
+        "seed": np.array(seed, np.uint64),
+        "temperature": np.array(options.get("temperature", 1.0), np.float32),
+        "top_k": np.array(options.get("top_k", 0), np.int64),
+        "top_p": np.array(options.get("top_p", 1.0), np.float32),
+    }
+
+
+def advance(run: Run, cache: Cache, token: np.ndarray, length: int, sampling: Mapping[str, np.ndarray]) -> Arrays:
+    """One step of a decode graph: the cache is replaced by the one that it returns. token: [rows, 1]."""
+    slots = [f"{i}.{part}" for i in range(len(cache.own) // 2) for part in ("key", "value")]
+    feeds: dict[str, np.ndarray] = {names.INPUT_IDS: token, names.PAST_LENGTH: np.array(length, np.int64), **sampling}
+    feeds |= {f"past_key_values.{slot}": own for slot, own in zip(slots, cache.own, strict=True)}
+    feeds |= {f"prefix.{slot}": shared for slot, shared in zip(slots, cache.prefix, strict=False)}
+    outputs = run(feeds)
+    cache.own = [outputs[f"present.{slot}"] for slot in slots]
+    return outputs
+
+
+def _forced(run: Run, cache: Cache, rows: list[list[int]], first: int) -> Arrays:
+    """Logits and likeliest tokens at the positions from `first` on, each picture fed token by token."""
+    fed = _fed(rows)
+    uniform, zero = np.zeros(len(rows), np.float32), np.array(0.0, np.float32)
+    sampling = {"uniform": uniform, "temperature": zero, "top_k": np.array(0), "top_p": np.array(1.0, np.float32)}
+    steps = [advance(run, cache, fed[:, i : i + 1], i, sampling) for i in range(first, fed.shape[1])]
+    return {
+        "logits": np.stack([step["logits"] for step in steps], 1),
+        "next_ids": np.concatenate([step["next_ids"] for step in steps], 1),
+    }
+
+
+def _judged(run: Run) -> Arrays:
+    return _stacked([run({"image": _pixels(case["picture"])}) for case in CASES["model"]])
+
+
+def _completed(run: Run) -> Arrays:
+    return {
+        output: np.concatenate([_complete(run, case) for case in requests]) for output, requests in _requests().items()
+    }
+
+
+def _complete(run: Run, case: dict[str, Any]) -> np.ndarray:
+    options = {key: case[key] for key in ("temperature", "top_k", "top_p")}
+    request = complete_request(_pixels(case["picture"]), case["keep"] // 8, case["n"], int(case["seed"]), **options)
+    return run(request)["tokens"]
+
+
+def _requests() -> dict[str, list[dict[str, Any]]]:
+    """The completions of whole rows of which something is left to draw, by what is found out with them."""
+    cases = [case for case in CASES["completions"] if case["keep"] % 8 == 0 and case["keep"] < 64]
+    return {
+        "tokens": [case for case in cases if int(case["seed"]) < 2**31],
+        LARGE_SEEDS: [case for case in cases if int(case["seed"]) >= 2**31],
+    }
+
+
+def _fed(rows: list[list[int]]) -> np.ndarray:
+    return _ints([[16, *row[:-1]] for row in rows])
+
+
+def _ints(values: Any) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def _pixels(name: str) -> np.ndarray:
+    case = PICTURES[name]
+    pixels = np.frombuffer(base64.b64decode(case["rgb"]), np.uint8)
+    return pixels.reshape(case["height"], case["width"], 3)
+
+
+def _stacked(results: list[Arrays]) -> Arrays:
+    return {name: np.stack([result[name] for result in results]) for name in results[0]}

@@ -1,0 +1,156 @@
+"""Turns the record of `record.py` into the README's table.
+
+Usage: python tests/matrix/report.py. Needs nothing but Python.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+RECORD = HERE / "record.json"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
+
+FUSED, PORTABLE = "fused", "portable"
+LARGE_SEEDS = "tokens with seeds from 2^31 on"
+TOLERANCES = {"logits": 1e-3, "nats": 1e-3, "nats_per_token": 1e-4, "features": 1e-4, "probabilities": 1e-4}
+# What messages of runtimes mean.
+REASONS = (
+    (r"minusOneCount <= 1", "its own GroupQueryAttention takes one row only"),
+    (r"Provider type for Cast", "this build of ONNX Runtime has no kernels for float64"),
+    (r"CopyKVCache|FlashAttentionDecodeQKV", "its GroupQueryAttention takes no int8 cache"),
+    (r"kv_cache_bit_width", "it ignores overloads of functions inside a loop"),
+)
+Outcome = Mapping[str, float] | str
+
+
+def runs(outcome: Outcome) -> bool:
+    """Whether a graph runs and gives what it must; large seeds are another question."""
+    if isinstance(outcome, str):
+        return False
+    return all(value <= TOLERANCES.get(output, 0.0) for output, value in outcome.items() if output != LARGE_SEEDS)
+
+
+def reason(outcome: Outcome) -> str:
+    """Why a graph does not run, or what it gives instead."""
+    if isinstance(outcome, str):
+        for pattern, words in REASONS:
+            if re.search(pattern, outcome):
+                return words
+        return f"`{outcome[:120]}`"
+    wrong = {output: value for output, value in outcome.items() if value > TOLERANCES.get(output, 0.0)}
+    texts = [
+        f"{output} off by {value:.1g}" if output in TOLERANCES else f"other {output}" for output, value in wrong.items()
+    ]
+    return " and ".join(texts)
+
+
+class Notes:
+    """Footnotes, each once."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def mark(self, text: str) -> str:
+        """The number that leads to a text."""
+        if text not in self.texts:
+            self.texts.append(text)
+        return f"<sup>{self.texts.index(text) + 1}</sup>"
+
+
+def cell(profiles: Mapping[str, Outcome], notes: Notes) -> str:
+    """One graph in one runtime."""
+    works = [profile for profile in (FUSED, PORTABLE) if runs(profiles[profile])]
+    reasons = {profile: reason(profiles[profile]) for profile in (FUSED, PORTABLE) if profile not in works}
+    if len(reasons) == 2 and len(set(reasons.values())) == 1:
+        marks = notes.mark(reasons[FUSED])
+    else:
+        marks = "".join(notes.mark(f"{profile}: {text}") for profile, text in reasons.items())
+    if works and any(profiles[profile].get(LARGE_SEEDS) for profile in works):  # type: ignore[union-attr]
+        marks += notes.mark(f"other {LARGE_SEEDS}")
+    return {2: "both", 1: works[0] if works else "", 0: "no"}[len(works)] + marks
+
+
+def difference(row: Mapping[str, Any]) -> str:
+    """The largest one of logits, where a graph runs at all."""
+    found = [
+        outcome["logits"]
+        for profiles in row["graphs"].values()
+        for outcome in profiles.values()
+        if runs(outcome) and "logits" in outcome
+    ]
+    return f"{max(found):.0e}" if found else ""
+
+
+def speed(row: Mapping[str, Any], way: str, notes: Notes) -> str:
+    """Tokens a second, where they were timed."""
+    if way not in row:
+        return ""
+    figures = row[way]
+    mark = (
+        notes.mark("portable profile; its tokens/s are those of a plain loop over `decode`")
+        if row["profile"] == PORTABLE
+        else ""
+    )
+    if figures["differing_tokens"]:
+        text = f"{figures['differing_tokens']} tokens of the 8 completions differ from ONNX Runtime's in Python"
+        mark += notes.mark(f"{text}: there, logits differ by up to {row['logits_differ_by']:.1g}")
+    value = figures["tokens_per_second"]
+    return f"{value:.0f}{mark}" if value >= 10 else f"{value:.1f}{mark}"
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """The Markdown between the README's markers."""
+    rows = record["rows"]
+    graphs = list(rows[0]["graphs"])
+    notes = Notes()
+    lines = [
+        "| | "
+        + " | ".join(f"`{graph}`" for graph in graphs)
+        + " | logits differ by | tokens/s, in steps | in one call |",
+        "|---" * (len(graphs) + 4) + "|",
+    ]
+    for row in rows:
+        cells = [f"{row['runtime']} {row['version']}, {row['precision']}"]
+        cells += [cell(row["graphs"][graph], notes) for graph in graphs]
+        cells += [difference(row), *(speed(row, way, notes) for way in ("steps", "once"))]
+        lines.append(f"| {' | '.join(cells)} |")
+    cuda = record["cuda"]
+    cells = [f"ONNX Runtime {cuda['version']}, CUDA provider, fp16"]
+    for graph in graphs:
+        counts = cuda["graphs"].get(graph)
+        cells.append("" if counts is None else f"{counts['cuda']} of {sum(counts.values())} nodes")
+    lines.append(f"| {' | '.join([*cells, '', '', ''])} |")
+    machine = record["machine"]
+    about = (
+        "*both*, *fused*, *portable*: the profiles that give what the golden pack expects; made "
+        f"{record['date']} with its tiny model. "
+        "Logits: in fp32 against transformers', in int8 (weights and cache) against ONNX Runtime's in Python. "
+        "CUDA: nodes of the fused graphs that the provider has kernels for; asked without a GPU, it computed nothing. "
+        "WebGPU: on SwiftShader, a GPU that the processor computes, hence no speed; only its decoding is used. "
+        "Tokens/s: half a digit of the demo model completed 8 times, the picture's reading and prefill included; "
+        f"{machine['cpu']}, {machine['cores']} cores."
+    )
+    return "\n".join([*lines, "", *(f"{i}. {text}" for i, text in enumerate(notes.texts, 1)), "", about])
+
+
+def with_table(readme: str, record: Mapping[str, Any]) -> str:
+    """A README whose text between the markers is the record's table."""
+    before, _, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"no {BEGIN} ... {END} to write between")
+    return f"{before}{BEGIN}\n{table(record)}\n{END}{after}"
+
+
+def write_readme(record: Mapping[str, Any]) -> None:
+    """Bring the README up to date."""
+    README.write_text(with_table(README.read_text(), record))
+
+
+if __name__ == "__main__":
+    write_readme(json.loads(RECORD.read_text()))
