@@ -91,11 +91,7 @@ def speed(row: Mapping[str, Any], way: str, notes: Notes) -> str:
     if way not in row:
         return ""
     figures = row[way]
-    mark = (
-        notes.mark("portable profile; its tokens/s are those of a plain loop over `decode`")
-        if row["profile"] == PORTABLE
-        else ""
-    )
+    mark = notes.mark("portable profile") if row["profile"] == PORTABLE else ""
     if figures["differing_tokens"]:
         text = f"{figures['differing_tokens']} tokens of the 8 completions differ from ONNX Runtime's in Python"
         mark += notes.mark(f"{text}: there, logits differ by up to {row['logits_differ_by']:.1g}")
@@ -132,7 +128,8 @@ def table(record: Mapping[str, Any]) -> str:
         "Logits: in fp32 against transformers', in int8 (weights and cache) against ONNX Runtime's in Python. "
         "CUDA: nodes of the fused graphs that the provider has kernels for; asked without a GPU, it computed nothing. "
         "WebGPU: on SwiftShader, a GPU that the processor computes, hence no speed; only its decoding is used. "
-        "Tokens/s: half a digit of the demo model completed 8 times, the picture's reading and prefill included; "
+        "Tokens/s: half a digit of the demo model completed 8 times, the picture's reading and prefill included; in "
+        "steps with this project's loops, in OpenVINO and the evaluator a plain one over `decode`; "
         f"{machine['cpu']}, {machine['cores']} cores."
     )
     return "\n".join([*lines, "", *(f"{i}. {text}" for i, text in enumerate(notes.texts, 1)), "", about])
