@@ -127,7 +127,7 @@ def _completion_graph(graphs: Graphs, spec: GraphSpec, config: ImageGPTConfig, f
     return graph.model([images, completed], spec[1], names.COMPLETE)
 
 
-def _draws(graph: Assembly, seed: ir.Value, samples: ir.Value, fed: ir.Value, positions: ir.Value) -> ir.Value:
+def _draws(graph: _Picture, seed: ir.Value, samples: ir.Value, fed: ir.Value, positions: ir.Value) -> ir.Value:
     """Uniforms [positions from the one before `fed` on, rows]."""
     op, constant = graph.op, graph.constant
     shifts = constant(np.array([48, 32, 16, 0], np.uint64))
