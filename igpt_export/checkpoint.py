@@ -14,10 +14,10 @@ from torch import Tensor
 
 from igpt_export.config import architectures_from_hf, classifier_from_hf, config_from_hf, config_of
 from igpt_export.hub import download, parse_hub_id
-from igpt_export.model import ImageGPT
+from igpt_export.model import ImageGPT, Parts
 from igpt_export.preprocessor import image_format_from_hf
 from igpt_export.problems import one_line, read_json, refuse
-from igpt_export.tensors import Heads, empty_model, find_heads, map_tensors
+from igpt_export.tensors import empty_model, find_heads, map_tensors
 from igpt_export.weights import hash_weights, open_weights
 from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import OptionError
@@ -71,7 +71,7 @@ def random_checkpoint(variant: str, seed: int) -> Checkpoint:
     if not 0 <= seed < 1 << 64:
         raise OptionError(f"seed {seed} is out of range - choose one from 0 to 2^64 - 1")
     side = round(config.n_positions**0.5)
-    model = empty_model(config, Heads(lm_head=True, classifier=None, n_labels=0))
+    model = empty_model(config, Parts())
     model.to_empty(device="cpu").initialize(seed)
     source = f"random weights, variant {variant}, seed {seed}"
     return Checkpoint(
@@ -88,9 +88,7 @@ def random_checkpoint(variant: str, seed: int) -> Checkpoint:
 def build_model(checkpoint: Checkpoint) -> ImageGPT:
     """The torch module of a checkpoint, in eval mode, with the heads it has; it shares memory-mapped tensors."""
     tensors = checkpoint.tensors
-    n_labels = len(checkpoint.classifier.labels) if checkpoint.classifier else 0
-    kind = "probe" if "classifier.bias" in tensors else "score" if n_labels else None
-    model = empty_model(checkpoint.config, Heads("lm_head.weight" in tensors, kind, n_labels))
+    model = empty_model(checkpoint.config, Parts.of(tensors))
     model.load_state_dict(dict(tensors), assign=True)
     return model.requires_grad_(False).eval()
 

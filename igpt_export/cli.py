@@ -16,7 +16,17 @@ DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--variant", type=click.Choice(["small", "medium", "large", "xl", "demo"]), help="A model of the family.")
-@click.option("--checkpoint", metavar="DIR_OR_HUB_ID", help="A checkpoint directory, or owner/name on the hub.")
+@click.option(
+    "--checkpoint",
+    metavar="DIR_OR_HUB_ID",
+    help="A checkpoint directory, owner/name on the hub, or the prefix of OpenAI's own (model.ckpt-1000000).",
+)
+@click.option(
+    "--clusters",
+    type=click.Path(path_type=Path),
+    metavar="NPY",
+    help="The colours of OpenAI's own: kmeans_centers.npy.",
+)
 @click.option("--random-weights", is_flag=True, help="Make up the variant's weights instead of downloading them.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of --random-weights.")
 @click.option(
@@ -54,25 +64,31 @@ DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
 @click.option("as_json", "--json", is_flag=True, help="Print the result as JSON.")
 @click.version_option(package_name="igpt-onnx")
 def main(
-    variant: str | None, checkpoint: str | None, random_weights: bool, seed: int, precision: str, kv_cache: str | None,
-    embed: bool | None, portable: bool, calibration: Path | None, max_loss_increase: float | None,
-    output: Path | None, force: bool, as_json: bool,
+    variant: str | None, checkpoint: str | None, clusters: Path | None, random_weights: bool, seed: int,
+    precision: str, kv_cache: str | None, embed: bool | None, portable: bool, calibration: Path | None,
+    max_loss_increase: float | None, output: Path | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Export an ImageGPT checkpoint to a self-contained, verified ONNX bundle.
 
     A checkpoint is in Hugging Face layout: config.json, preprocessor_config.json, and model.safetensors or
-    pytorch_model.bin. --variant small, medium or large takes openai/imagegpt-* from the hub.
+    pytorch_model.bin. --variant small, medium or large takes openai/imagegpt-* from the hub. Or it is in
+    TensorFlow's, as OpenAI published it: give the prefix of its files, and --clusters.
     """
     if (variant is None) == (checkpoint is None):
         raise click.UsageError("give exactly one of --variant and --checkpoint")
     if random_weights and variant in (None, "demo"):
         raise click.UsageError("--random-weights needs --variant small, medium, large or xl")
+    if clusters is None and checkpoint is not None and _is_tensorflow(Path(checkpoint)):
+        raise click.UsageError(f"{checkpoint} is a TensorFlow checkpoint; give its kmeans_centers.npy with --clusters")
+    if clusters is not None and (checkpoint is None or Path(checkpoint).is_dir()):
+        raise click.UsageError("--clusters goes with --checkpoint and the prefix of a TensorFlow checkpoint")
     signal.signal(signal.SIGTERM, _stop)
     with stages("starting") as stage:
         stage("loading torch")
         try:
             from igpt_export.checkpoint import load_checkpoint, random_checkpoint
             from igpt_export.export import export_bundle
+            from igpt_export.openai import load_openai_checkpoint
             from igpt_export.precision import Precision, default_kv_cache
         except ImportError as error:
             raise DeviceError(
@@ -81,6 +97,8 @@ def main(
     # No spinner here: a download draws its own progress bars.
     if random_weights and variant is not None:
         source = random_checkpoint(variant, seed)
+    elif clusters is not None and checkpoint is not None:
+        source = load_openai_checkpoint(Path(checkpoint), clusters)
     else:
         source = load_checkpoint(_source(variant) if checkpoint is None else checkpoint)
     stored = Precision(precision, kv_cache or default_kv_cache(precision))
@@ -96,6 +114,11 @@ def main(
         "certificate": manifest.certificate,
     }  # fmt: skip
     print_result("\n".join([*_report(manifest), str(target)]), record, as_json)
+
+
+def _is_tensorflow(path: Path) -> bool:
+    """Whether a path is the prefix, or one of the files, of a TensorFlow checkpoint."""
+    return not path.is_dir() and (".ckpt" in path.name or Path(f"{path}.index").is_file())
 
 
 def _source(variant: str | None) -> str:

@@ -129,7 +129,7 @@ def config_from_hf(raw: Mapping[str, Any], where: str) -> ImageGPTConfig:
         reorder_and_upcast_attn=_boolean(fields, "reorder_and_upcast_attn", problems),
     )
     if not any(problem.startswith(("n_embd ", "n_head ")) for problem in problems):
-        problems += _head_problems(config)
+        problems += head_problems(config)
     problems += _refused(fields)
     if problems:
         refuse(where, problems, "only the ImageGPT of transformers' configuration_imagegpt.py can be exported")
@@ -231,7 +231,8 @@ def _epsilon(fields: Mapping[str, Any], problems: list[str]) -> float:
     return default
 
 
-def _head_problems(config: ImageGPTConfig) -> list[str]:
+def head_problems(config: ImageGPTConfig) -> list[str]:
+    """Why ONNX Runtime's attention cannot compute its heads; nothing if it can."""
     if config.n_embd % config.n_head:
         return [f"n_embd {config.n_embd} is not divisible by n_head {config.n_head}"]
     if config.head_dim % HEAD_DIM_MULTIPLE:

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from igpt_export.checkpoint import Checkpoint
 from igpt_export.embed import embedded_graphs
-from igpt_export.model import ImageGPT
+from igpt_export.model import ImageGPT, Parts
 from igpt_export.ops import quantize_cache
 from igpt_export.pictures import has_filter, postprocess_graph, preprocess_graph
 from igpt_export.precision import Precision
@@ -112,23 +112,20 @@ def trace_graphs(checkpoint: Checkpoint, precision: Precision, weights: Path, *,
     """
     config, form, classifier = checkpoint.config, checkpoint.image_format, checkpoint.classifier
     # Asked now, as under FakeTensorMode no tensor can be read.
-    lm_head, bias = "lm_head.weight" in checkpoint.tensors, "classifier.bias" in checkpoint.tensors
-    n_labels = 0 if classifier is None else len(classifier.labels)
-    specs = graph_specs(config, form, lm_head=lm_head, n_labels=n_labels, cache_dtype=precision.cache_dtype)
-    int8_cache = precision.kv_cache == "int8"
+    parts = Parts.of(checkpoint.tensors)
+    cache_dtype, int8_cache = precision.cache_dtype, precision.kv_cache == "int8"
+    specs = graph_specs(config, form, lm_head=parts.lm_head, n_labels=parts.n_labels, cache_dtype=cache_dtype)
     modules: dict[str, Callable[[ImageGPT], nn.Module]] = {
         names.PREFILL: lambda model: Prefill(model, classifier, int8_cache=int8_cache)
     }
-    if lm_head:
+    if parts.lm_head:
         modules[names.DECODE] = Decode
-    if lm_head and names.DECODE_SHARED in precision.graphs:
+    if parts.lm_head and names.DECODE_SHARED in precision.graphs:
         modules[names.DECODE_SHARED] = DecodeShared
     graphs = {}
     for name, module in modules.items():
         with FakeTensorMode():
-            model = ImageGPT(
-                config, lm_head=lm_head, n_labels=n_labels, bias=bias, linear=precision.linear, int8_cache=int8_cache
-            ).eval()
+            model = ImageGPT(config, parts, linear=precision.linear, int8_cache=int8_cache).eval()
             if precision.is_half:
                 _halve(model)
             graphs[name] = trace(module(model), *specs[name], name, weights)

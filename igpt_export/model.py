@@ -4,7 +4,9 @@ The arithmetic is transformers' `modeling_imagegpt.py` (itself image-gpt's `src/
 residual addition happens inside the layer norm that follows it: that is the form ONNX Runtime has one kernel for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,25 +38,26 @@ Cache = Sequence[Tensor]  # key and value of block 0, key and value of block 1, 
 class Conv1D(nn.Module):
     """A linear layer whose weight lies as ONNX MatMul wants it, [n_in, n_out] (GPT-2's Conv1D)."""
 
-    def __init__(self, n_in: int, n_out: int) -> None:
+    def __init__(self, n_in: int, n_out: int, *, bias: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_in, n_out))
-        self.bias = nn.Parameter(torch.empty(n_out))
+        self.bias = nn.Parameter(torch.empty(n_out)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight + self.bias
+        product = x @ self.weight
+        return product if self.bias is None else product + self.bias
 
 
 class IntegerConv1D(nn.Module):
     """A Conv1D in 8-bit integers: see `igpt_export.ops.integer_linear`."""
 
-    def __init__(self, n_in: int, n_out: int) -> None:
+    def __init__(self, n_in: int, n_out: int, *, bias: bool) -> None:
         super().__init__()
         self.weight = _constant(n_in, n_out, dtype=torch.int8)
         self.weight_scale = _constant(n_out)
         self.input_scale = _constant()
         self.input_zero_point = _constant(dtype=torch.uint8)
-        self.bias = _constant(n_out)
+        self.bias = _constant(n_out) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return integer_linear(x, self.weight, self.weight_scale, self.input_scale, self.input_zero_point, self.bias)
@@ -63,12 +66,12 @@ class IntegerConv1D(nn.Module):
 class NibbleConv1D(nn.Module):
     """A Conv1D with 4-bit weights: see `igpt_export.ops.nibble_linear`."""
 
-    def __init__(self, n_in: int, n_out: int) -> None:
+    def __init__(self, n_in: int, n_out: int, *, bias: bool) -> None:
         super().__init__()
         block = block_size(n_in, NIBBLE_BLOCK)
         self.weight = _constant(n_out, n_in // block, block // 2, dtype=torch.uint8)
         self.weight_scale = _constant(n_out, n_in // block)
-        self.bias = _constant(n_out)
+        self.bias = _constant(n_out) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return nibble_linear(x, self.weight, self.weight_scale, self.bias)
@@ -80,11 +83,33 @@ def _constant(*shape: int, dtype: torch.dtype = torch.float32) -> nn.Parameter:
 
 NIBBLE_BLOCK = 128  # 4-bit weights that share a scale
 
-LINEAR: dict[str, type[nn.Module]] = {
+Linear = Callable[[int, int], nn.Module]  # makes a linear layer of n_in inputs and n_out outputs
+
+LINEAR: dict[str, Callable[..., nn.Module]] = {
     "float": Conv1D,
     "integer": IntegerConv1D,
     "nibble": NibbleConv1D,
 }
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What some checkpoints have and others lack."""
+
+    lm_head: bool = True
+    n_labels: int = 0  # 0 for no classifier
+    classifier_bias: bool = False
+    linear_bias: bool = True  # in the blocks; OpenAI's own checkpoints have none
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Parts":
+        """The parts that tensors named as ImageGPT's parameters are for."""
+        return cls(
+            lm_head="lm_head.weight" in tensors,
+            n_labels=len(tensors["classifier.weight"]) if "classifier.weight" in tensors else 0,
+            classifier_bias="classifier.bias" in tensors,
+            linear_bias="h.0.attn.c_attn.bias" in tensors,
+        )
 
 
 class RMSNorm(nn.Module):
@@ -102,7 +127,7 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     """Multi-head causal self-attention."""
 
-    def __init__(self, config: ImageGPTConfig, layer: int, linear: type[nn.Module], *, int8_cache: bool) -> None:
+    def __init__(self, config: ImageGPTConfig, layer: int, linear: Linear, *, int8_cache: bool) -> None:
         super().__init__()
         self.n_head, self.scale = config.n_head, config.attention_scale(layer)
         self.c_attn = linear(config.n_embd, 3 * config.n_embd)
@@ -130,7 +155,7 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear layers around the activation."""
 
-    def __init__(self, config: ImageGPTConfig, linear: type[nn.Module]) -> None:
+    def __init__(self, config: ImageGPTConfig, linear: Linear) -> None:
         super().__init__()
         self.c_fc = linear(config.n_embd, config.inner_dim)
         self.c_proj = linear(config.inner_dim, config.n_embd)
@@ -144,7 +169,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One transformer block. The stream is a pair (x, residual) whose sum is the hidden state."""
 
-    def __init__(self, config: ImageGPTConfig, layer: int, linear: type[nn.Module], *, int8_cache: bool) -> None:
+    def __init__(self, config: ImageGPTConfig, layer: int, linear: Linear, *, int8_cache: bool) -> None:
         super().__init__()
         self.ln_1, self.attn = RMSNorm(config), Attention(config, layer, linear, int8_cache=int8_cache)
         self.ln_2, self.mlp = RMSNorm(config), MLP(config, linear)
@@ -165,30 +190,26 @@ class ImageGPT(nn.Module):
     """
 
     def __init__(
-        self,
-        config: ImageGPTConfig,
-        *,
-        lm_head: bool = True,
-        n_labels: int = 0,
-        bias: bool = True,
-        linear: str = "float",
-        int8_cache: bool = False,
+        self, config: ImageGPTConfig, parts: Parts | None = None, *, linear: str = "float", int8_cache: bool = False
     ) -> None:
         """A model with weights not yet set.
 
-        lm_head: whether it predicts tokens; n_labels: 0 for no classifier; bias: whether the classifier has one;
         linear: what the blocks' linear layers are, a key of LINEAR; int8_cache: whether it has scales for one.
         """
         super().__init__()
         self.config = config
+        parts = parts or Parts()
+        make_linear = partial(LINEAR[linear], bias=parts.linear_bias)
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.h = nn.ModuleList(
-            Block(config, layer, LINEAR[linear], int8_cache=int8_cache) for layer in range(config.n_layer)
+            Block(config, layer, make_linear, int8_cache=int8_cache) for layer in range(config.n_layer)
         )
         self.ln_f = RMSNorm(config)
-        self.lm_head = nn.Linear(config.n_embd, config.n_clusters, bias=False) if lm_head else None
-        self.classifier = nn.Linear(config.n_embd, n_labels, bias=bias) if n_labels else None
+        self.lm_head = nn.Linear(config.n_embd, config.n_clusters, bias=False) if parts.lm_head else None
+        self.classifier = None
+        if parts.n_labels:
+            self.classifier = nn.Linear(config.n_embd, parts.n_labels, bias=parts.classifier_bias)
 
     def forward(
         self,

@@ -53,38 +53,42 @@ def skip_rms_norm(x: Tensor, skip: Tensor, weight: Tensor, epsilon: float) -> tu
 
 
 def integer_linear(
-    x: Tensor, weight: Tensor, weight_scale: Tensor, input_scale: Tensor, input_zero_point: Tensor, bias: Tensor
+    x: Tensor, weight: Tensor, weight_scale: Tensor, input_scale: Tensor, input_zero_point: Tensor, bias: Tensor | None
 ) -> Tensor:
     """A linear layer in 8-bit integers (W8A8): x is quantised with a scale known beforehand, so rows stay independent.
 
     x: float [..., n_in]; weight: int8 [n_in, n_out]; weight_scale: [n_out]; input_scale, input_zero_point: scalars,
-    float and uint8; bias: [n_out].
+    float and uint8; bias: [n_out], or None.
     """
     if torch.compiler.is_exporting():
         like = x.new_empty(x.shape, dtype=torch.uint8)
         quantised = _node("::QuantizeLinear", (x, input_scale, input_zero_point), {}, [like], version=None)[0]
-        inputs = (quantised, weight, input_scale, weight_scale, input_zero_point, None, bias)
+        inputs: tuple[Tensor | None, ...] = (quantised, weight, input_scale, weight_scale, input_zero_point)
+        inputs += () if bias is None else (None, bias)
         return _fused("MatMulIntegerToFloat", inputs, {}, [x.new_empty((*x.shape[:-1], weight.shape[1]))])[0]
     levels = torch.clamp(torch.round(x / input_scale) + input_zero_point, 0, 255) - input_zero_point
     # float64 holds these sums of products exactly.
-    return (levels.double() @ weight.double()).to(x.dtype) * (input_scale * weight_scale) + bias
+    product = (levels.double() @ weight.double()).to(x.dtype) * (input_scale * weight_scale)
+    return product if bias is None else product + bias
 
 
-def nibble_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor) -> Tensor:
+def nibble_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
     """A linear layer with 4-bit weights and activations in floating point.
 
     x: float [..., n_in]; weight: uint8 [n_out, blocks, block / 2], two weights a byte, low half first, zero at 8;
-    weight_scale: [n_out, blocks]; bias: [n_out].
+    weight_scale: [n_out, blocks]; bias: [n_out], or None.
     """
     block = 2 * weight.shape[2]
     if torch.compiler.is_exporting():
         n_out, blocks = weight_scale.shape
         # accuracy_level 4: the kernel multiplies in 8-bit integers, each block of x with a scale of its own.
         attrs = {"K": blocks * block, "N": n_out, "bits": 4, "block_size": block, "accuracy_level": 4}
-        inputs = (x, weight, weight_scale, None, None, bias)
+        inputs: tuple[Tensor | None, ...] = (x, weight, weight_scale)
+        inputs += () if bias is None else (None, None, bias)
         return _fused("MatMulNBits", inputs, attrs, [x.new_empty((*x.shape[:-1], n_out))])[0]
     levels = torch.stack([weight & 15, weight >> 4], dim=-1).reshape(*weight.shape[:2], block).to(x.dtype) - 8
-    return x @ (levels * weight_scale[..., None]).flatten(1).t() + bias
+    product = x @ (levels * weight_scale[..., None]).flatten(1).t()
+    return product if bias is None else product + bias
 
 
 def block_size(n_in: int, largest: int) -> int:

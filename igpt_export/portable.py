@@ -143,6 +143,14 @@ def MatMulNBits(
     return op.MatMul(A, op.Transpose(weight, perm=[1, 0])) + bias
 
 
+def _without_bias(proto, n_inputs):
+    """Of the body of a linear layer: it for a node of so few inputs that there is no bias, which it adds last."""
+    *_, product, addition = proto.node
+    assert (addition.op_type, addition.input[1]) == ("Add", "bias")
+    product.output[0] = addition.output[0]
+    del proto.node[-1], proto.input[n_inputs:]
+
+
 def inlined(model: ir.Model) -> ir.Model:
     """The model with every fused operator replaced by its portable body: standard operators only."""
     passes.InlinePass()(model)
@@ -169,6 +177,8 @@ def attach_functions(model: ir.Model) -> None:
     }
     for name, node in used.items():
         proto = bodies[name].to_function_proto()
+        if "bias" in proto.input and len(node.inputs) < len(proto.input):
+            _without_bias(proto, len(node.inputs))
         if "k_quant_type" in node.attributes:
             # Another body for the same operator. A graph may attend to a float cache and to an int8 one.
             proto = _quantized_cache_attention().to_function_proto()

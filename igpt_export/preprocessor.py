@@ -60,17 +60,23 @@ def _size(raw: Mapping[str, Any], config: ImageGPTConfig, problems: list[str]) -
 
 def _clusters(raw: Mapping[str, Any], config: ImageGPTConfig, problems: list[str]) -> npt.NDArray[np.float32]:
     """[n_clusters, 3] colour centres in [-1, 1]."""
-    nothing = np.zeros((0, 3), np.float32)
     if raw.get("clusters") is None:
         problems.append("clusters are missing")
-        return nothing
+        return np.zeros((0, 3), np.float32)
     try:
         values = np.asarray(raw["clusters"])
     except ValueError:
         values = np.asarray(None)
+    return check_clusters(values, config, problems)
+
+
+def check_clusters(
+    values: npt.NDArray[np.generic], config: ImageGPTConfig, problems: list[str]
+) -> npt.NDArray[np.float32]:
+    """An array as [n_clusters, 3] colour centres in [-1, 1]; what is wrong with it is added to `problems`."""
     if values.dtype.kind not in "if":
         problems.append("clusters are not rows of three numbers")
-        return nothing
+        return np.zeros((0, 3), np.float32)
     if values.shape != (config.n_clusters, 3):
         shape = list(values.shape)
         problems.append(f"clusters have shape {shape}, not [{config.n_clusters}, 3] (vocab_size - 1 colours)")

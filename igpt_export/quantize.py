@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from igpt_export.calibration import Observation
-from igpt_export.model import NIBBLE_BLOCK, ImageGPT
+from igpt_export.model import NIBBLE_BLOCK, ImageGPT, Parts
 from igpt_export.ops import block_size
 from igpt_export.overflow import check_fits
 from igpt_export.precision import Precision
@@ -33,7 +34,8 @@ class QuantizedTensors(Mapping[str, Tensor]):
         self._tensors = tensors
         kind = precision.linear
         with torch.device("meta"):
-            stored = ImageGPT(config, lm_head=False, linear=kind, int8_cache=precision.kv_cache == "int8")
+            parts = replace(Parts.of(tensors), lm_head=False, n_labels=0)
+            stored = ImageGPT(config, parts, linear=kind, int8_cache=precision.kv_cache == "int8")
         # The names and shapes of the model's own parameters, and of the heads, which stay as they are.
         self.shapes = {name: (t.dtype, tuple(t.shape)) for name, t in stored.state_dict().items()}
         self.shapes |= {n: (torch.float32, tuple(t.shape)) for n, t in tensors.items() if n.split(".")[0] in _HEADS}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from igpt_export.model import ImageGPT
+from igpt_export.model import ImageGPT, Parts
 from igpt_export.problems import listed, refuse
 from igpt_export.weights import FLOAT_DTYPES, StoredTensor
 from igpt_runtime.config import ImageGPTConfig
@@ -35,6 +35,11 @@ class Heads:
     classifier: str | None  # "score", "probe" or None
     n_labels: int  # 0 without a classifier
 
+    @property
+    def parts(self) -> Parts:
+        """What the model has; of the heads, only a probe has a bias."""
+        return Parts(lm_head=self.lm_head, n_labels=self.n_labels, classifier_bias=self.classifier == "probe")
+
 
 class LazyTensors(Mapping[str, Tensor]):
     """Canonical name -> float32 tensor, read (and converted, if it is stored in another dtype) at every access."""
@@ -53,10 +58,10 @@ class LazyTensors(Mapping[str, Tensor]):
         return len(self._stored)
 
 
-def empty_model(config: ImageGPTConfig, heads: Heads) -> ImageGPT:
-    """The model without memory for its parameters (torch's meta device); of the heads, only a probe has a bias."""
+def empty_model(config: ImageGPTConfig, parts: Parts) -> ImageGPT:
+    """The model without memory for its parameters (torch's meta device)."""
     with torch.device("meta"):
-        return ImageGPT(config, lm_head=heads.lm_head, n_labels=heads.n_labels, bias=heads.classifier == "probe")
+        return ImageGPT(config, parts)
 
 
 def find_heads(stored: Mapping[str, StoredTensor], architectures: Sequence[str], where: str) -> Heads:
@@ -86,7 +91,7 @@ def map_tensors(stored: Mapping[str, StoredTensor], config: ImageGPTConfig, head
     NaN or infinity.
     """
     prefix = _PREFIX if any(name.startswith(_PREFIX) for name in stored) else ""
-    wanted = {name: tuple(parameter.shape) for name, parameter in empty_model(config, heads).named_parameters()}
+    wanted = {name: tuple(parameter.shape) for name, parameter in empty_model(config, heads.parts).named_parameters()}
     sources = {name: _source(name, prefix, heads) for name in wanted}
     present = {name: stored[source] for name, source in sources.items() if source in stored}
     misshapen = [
@@ -105,11 +110,16 @@ def map_tensors(stored: Mapping[str, StoredTensor], config: ImageGPTConfig, head
     if problems:
         refuse(where, problems, _REMEDY)
     tensors = LazyTensors(present)
+    check_finite(tensors, sources, where)
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], sources: Mapping[str, str], where: str) -> None:
+    """Raise a CheckpointError with the stored names (`sources`) of all tensors that hold NaN or infinity."""
     damaged = [sources[name] for name in tensors if not is_finite(tensors[name])]
     if damaged:
         fact = f"NaN or infinity (in float32) in {len(damaged)} tensors: {listed(damaged)}"
         refuse(where, [fact], "download the checkpoint again, or train it anew if it diverged")
-    return tensors
 
 
 def is_finite(tensor: Tensor) -> bool:

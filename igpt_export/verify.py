@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from igpt_export.model import ImageGPT
+from igpt_export.model import ImageGPT, Parts
 from igpt_export.overflow import check_finite
 from igpt_export.precision import Precision
 from igpt_runtime import names
@@ -142,14 +142,8 @@ def _reference(
 ) -> dict[str, Array]:  # fmt: skip
     """What torch makes of the tensors; logits first, if the model has them."""
     with torch.device("meta"):
-        model = ImageGPT(
-            config,
-            lm_head="lm_head.weight" in tensors,
-            n_labels=0 if classifier is None else len(classifier.labels),
-            bias="classifier.bias" in tensors,
-            linear=precision.linear,
-            int8_cache=precision.kv_cache == "int8",
-        ).eval()
+        int8_cache = precision.kv_cache == "int8"
+        model = ImageGPT(config, Parts.of(tensors), linear=precision.linear, int8_cache=int8_cache).eval()
     model.load_state_dict({n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}, assign=True)
     last, hidden_states, _ = model(torch.from_numpy(tokens))
     features = torch.stack([hidden.mean(1) for hidden in hidden_states], dim=1)
