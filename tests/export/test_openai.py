@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from igpt_export.checkpoint import build_model
 from igpt_export.cli import main
+from igpt_export.config import VARIANTS
 from igpt_export.export import export_bundle
 from igpt_export.openai import load_openai_checkpoint
 from igpt_export.precision import Precision
@@ -19,26 +20,28 @@ from igpt_runtime import GenerationOptions, generate_all, open_session
 
 tensorflow = pytest.importorskip("tensorflow")
 
-WIDTH, HEADS, LAYERS, VOCABULARY, POSITIONS = 32, 4, 2, 16, 64
+WIDTH, HEADS, LAYERS, VOCABULARY, POSITIONS = TINY = 32, 4, 2, 16, 64
+SMALL = 512, 8, 24, 512, 1024
 Variables = dict[str, np.ndarray]
 
 
-def published(n_labels: int = 0, seed: int = 0) -> Variables:
-    """Random variables of a tiny model, as src/model.py names and shapes them."""
-    rng = np.random.default_rng(seed)
+def published(sizes: tuple[int, ...] = TINY, n_labels: int = 0, deviation: float = 0.3) -> Variables:
+    """Random variables of a model, as src/model.py names and shapes them."""
+    width, heads, layers, vocabulary, positions = sizes
+    rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
-        return rng.normal(0, 0.3, shape).astype(np.float32)
+        return (deviation * rng.standard_normal(shape, np.float32)).astype(np.float32)
 
-    per_head = (HEADS, WIDTH // HEADS, WIDTH)
-    found = {"wpe": normal(POSITIONS, WIDTH), "wte": normal(VOCABULARY, WIDTH), "wtet": normal(VOCABULARY, WIDTH)}
-    found |= {"sos": normal(WIDTH), "ln_f/g": normal(WIDTH)}
-    for layer in range(LAYERS):
+    per_head = (heads, width // heads, width)
+    found = {"wpe": normal(positions, width), "wte": normal(vocabulary, width), "wtet": normal(vocabulary, width)}
+    found |= {"sos": normal(width), "ln_f/g": 1 + normal(width)}
+    for layer in range(layers):
         found |= {f"h{layer}/attn/{kind}_proj": normal(*per_head) for kind in "kqvc"}
-        found |= {f"h{layer}/{norm}/g": normal(WIDTH) for norm in ("ln_1", "ln_2")}
-        found |= {f"h{layer}/mlp/c_fc/w": normal(WIDTH, 4 * WIDTH), f"h{layer}/mlp/c_proj/w": normal(4 * WIDTH, WIDTH)}
+        found |= {f"h{layer}/{norm}/g": 1 + normal(width) for norm in ("ln_1", "ln_2")}
+        found |= {f"h{layer}/mlp/c_fc/w": normal(width, 4 * width), f"h{layer}/mlp/c_proj/w": normal(4 * width, width)}
     if n_labels:
-        found["clf/wclf"] = normal(n_labels, WIDTH)
+        found["clf/wclf"] = normal(n_labels, width)
     return {f"model/{name}": array for name, array in found.items()}
 
 
@@ -51,14 +54,14 @@ def reference(variables: Variables, tokens: np.ndarray) -> tuple[np.ndarray, np.
         return normed
 
     batch, sequence = tokens.shape
+    _, head, width = v["h0/attn/q_proj"].shape
     h = v["wte"][tokens]
-    h = np.concatenate([np.broadcast_to(v["sos"], (batch, 1, WIDTH)), h[:, :-1]], axis=1) + v["wpe"][:sequence]
+    h = np.concatenate([np.broadcast_to(v["sos"], (batch, 1, width)), h[:, :-1]], axis=1) + v["wpe"][:sequence]
     visible = np.tril(np.ones((sequence, sequence)))
-    for layer in range(LAYERS):
-        name = f"h{layer}"
+    for name in [f"h{layer}" for layer in range(sum("c_fc" in name for name in v))]:
         x = norm(h, v[f"{name}/ln_1/g"])
         q, k, value = (np.einsum("bsf,hef->bhse", x, v[f"{name}/attn/{kind}_proj"]) for kind in "qkv")
-        w = q @ k.transpose(0, 1, 3, 2) / np.sqrt(WIDTH // HEADS)
+        w = q @ k.transpose(0, 1, 3, 2) / np.sqrt(head)
         w = w * visible - 1e10 * (1 - visible)
         w = np.exp(w - w.max(-1, keepdims=True))
         w /= w.sum(-1, keepdims=True)
@@ -103,6 +106,20 @@ def test_logits_are_the_published_formulas(tmp_path: Path, clusters: Path, shard
     fed = np.concatenate([np.full((2, 1), VOCABULARY), tokens[:, :-1]], axis=1)
     logits = build_model(checkpoint).logits(torch.from_numpy(fed)).numpy()
     assert np.abs(logits - reference(variables, tokens)[0]).max() < 1e-4
+
+
+@pytest.mark.slow
+def test_shapes_of_the_published_small(tmp_path: Path, clusters: Path) -> None:
+    """In 32 data files, as it was published."""
+    variables = published(SMALL, deviation=0.02)
+    np.save(clusters, np.random.default_rng(1).uniform(-1, 1, (512, 3)).astype(np.float32))
+    checkpoint = load_openai_checkpoint(save(tmp_path / "model.ckpt-1000000", variables, 32), clusters)
+    assert checkpoint.config == VARIANTS["small"]
+    tokens = np.random.default_rng(2).integers(0, 512, (1, 64))
+    fed = np.concatenate([[[512]], tokens[:, :-1]], axis=1)
+    logits = build_model(checkpoint).logits(torch.from_numpy(fed)).numpy()
+    expected = reference(variables, tokens)[0]
+    assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("precision", [("fp32", "fp32"), ("int8", "int8"), ("int4", "fp32"), ("fp16", "fp16")], ids=str)
