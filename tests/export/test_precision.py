@@ -206,7 +206,8 @@ def test_everything_is_half_in_fp16(rounded: Callable[[str], Rounded], bundle_of
     assert {dtype for dtype, _ in tensors.shapes.values()} == {torch.float16}
     assert torch.equal(tensors[f"{LINEAR}.weight"], weight.half())
     manifest = open_bundle(bundle_of("fp16", "fp16")).manifest
-    assert set(manifest.graphs) == {"prefill", "decode", "preprocess", "postprocess"}
+    embedded = {"preprocess", "postprocess", "features", "classify", "score"}
+    assert set(manifest.graphs) == {"prefill", "decode", *embedded}
     dtypes = {spec.name: spec.dtype for graph in manifest.graphs.values() for spec in (*graph.inputs, *graph.outputs)}
     assert {name.split(".")[0] for name, dtype in dtypes.items() if dtype == "float16"} == {
         "past_key_values",

@@ -25,6 +25,7 @@ from igpt_runtime.features import classify, features
 from igpt_runtime.generate import GenerationOptions, generate, generate_all
 from igpt_runtime.manifest import Manifest
 from igpt_runtime.palette import read_image
+from igpt_runtime.score import Score, score
 from igpt_runtime.session import Session, open_session
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "MemoryShortageError",
     "OptionError",
     "OutputError",
+    "Score",
     "Session",
     "VerificationError",
     "classify",
@@ -56,5 +58,6 @@ __all__ = [
     "open_session",
     "read_image",
     "sample",
+    "score",
     "tokens_of",
 ]

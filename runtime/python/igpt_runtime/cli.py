@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from igpt_runtime.generate import GenerationOptions
     from igpt_runtime.session import Session
 
+_LISTED = 20  # scores that are shown one by one
+
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="igpt-onnx")
 def main() -> None:
-    """Complete, sample, classify and embed pictures with an ImageGPT bundle on ONNX Runtime.
+    """Complete, sample, classify, embed and score pictures with an ImageGPT bundle on ONNX Runtime.
 
     Without --model, commands use the embedded demo model of handwritten digits. Pictures are PNG, JPEG, WebP, GIF or
     BMP files, or - for standard input.
@@ -195,6 +197,71 @@ def features(
     record = {"output": output, "images": len(images), "layers": list(kept), "n_embd": values.shape[2]}
     if output != "-":
         print_result(output, record, as_json)
+
+
+@main.command(cls=Command)
+@click.argument("images", nargs=-1, required=True)
+@click.option("-o", "--output", help="Table to write, a line a picture: .csv, or .json with the summary.")
+@click.option("--map", "maps", metavar="DIR", help="Write a heat map of each picture there, NAME-surprise.png.")
+@click.option("--squash", is_flag=True, help="Resize both sides, instead of the short one and cutting the centre.")
+@click.option("--skip-broken", is_flag=True, help="Leave out pictures that cannot be read; the exit status is then 3.")
+@_model
+@_force
+@_json
+def score(
+    images: tuple[str, ...], output: str | None, maps: str | None, squash: bool, skip_broken: bool,
+    model: str | None, device: str, force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Nats a token and bits a pixel of IMAGES, which may be directories, and their mean with its standard error.
+
+    The paper's protocol: minus the log-likelihood of all pixels behind sos, of pictures cut square.
+    """
+    from igpt_runtime.files import check_writable, write_output
+    from igpt_runtime.folder import find_pictures, readable, unique_stems
+    from igpt_runtime.score import as_table, records, scores, summary, surprise_map
+    from igpt_runtime.session import open_session
+    from igpt_runtime.sheet import save_image
+
+    if output is not None:
+        _check_stdout(output, as_json)
+        if Path(output).suffix not in (".csv", ".json"):
+            raise OptionError(f"scores are written as .csv or .json; give -o such a name, not {output!r}")
+    found = find_pictures(images)
+    broken: list[str] = []
+    if skip_broken:
+        found = readable([name for name in found if name != "-"], broken.append) + ["-"] * ("-" in found)
+        for line in broken:
+            click.echo(f"skipped: {line}", err=True)
+    files = [] if maps is None else [Path(maps) / f"{stem}-surprise.png" for stem in unique_stems(found)]
+    check_writable([*([] if output is None else [output]), *map(str, files)], force=force)
+    session = open_session(model, device=device)
+    nats = []
+    with token_progress("scoring", len(found), "images") as progress:
+        for i, scored in enumerate(scores(session, _pictures(found), crop=not squash, progress=progress)):
+            nats.append(scored.nats_per_token)
+            if files:
+                save_image(surprise_map(session, scored), files[i])
+    if output is not None:
+        write_output(output, as_table(found, nats, Path(output).suffix))
+    rows = records(found, nats)
+    record = {**summary(nats), "images": rows, "skipped": broken, "maps": [str(path) for path in files]}
+    print_result(_score_text(record), record, as_json)
+    if broken:
+        sys.exit(3)
+
+
+def _score_text(record: dict[str, Any]) -> str:
+    """Scores for people: a line a picture, if they are few, and the mean."""
+    lines = []
+    if len(record["images"]) <= _LISTED:
+        lines = [f"{row['image']}: {row['nats_per_token']:.4f} nats per token" for row in record["images"]]
+    error = record["standard_error_nats"]
+    spread = "" if error is None else f" +- {error:.4f}"
+    mean = f"mean of {record['pictures']}: {record['nats_per_token']:.4f}{spread} nats per token"
+    lines.append(f"{mean}, {record['bits_per_pixel']:.4f} bits per pixel")
+    if record["skipped"]:
+        lines.append(f"skipped: {len(record['skipped'])} that cannot be read")
+    return "\n".join([*lines, *record["maps"]])
 
 
 @main.command(cls=Command)

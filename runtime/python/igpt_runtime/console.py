@@ -56,8 +56,8 @@ def print_result(text: str, record: Any, as_json: bool) -> None:
 
 
 @contextmanager
-def token_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar of tokens with tokens/s on stderr; yields the function that advances it."""
+def token_progress(description: str, total: int, unit: str = "tokens") -> Iterator[Callable[[int], None]]:
+    """A progress bar of tokens with tokens/s on stderr, or of another unit; yields the function that advances it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -76,7 +76,7 @@ def token_progress(description: str, total: int) -> Iterator[Callable[[int], Non
             nonlocal done
             done += tokens
             rate = done / (time.perf_counter() - start)
-            bar.update(task, advance=tokens, rate=f"{rate:,.0f} tokens/s")
+            bar.update(task, advance=tokens, rate=f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s")
 
         yield advance
 

@@ -53,16 +53,22 @@ def _pooled(session: Session, pictures: Sequence[Picture], output: str, *, crop:
     """One output of the prefill graph for all pictures. sos: shift the tokens behind sos, as in pre-training."""
     if not pictures:
         raise OptionError("no pictures were given; give at least one")
-    start = session.manifest.config.sos
     batches = []
     with session.borrowed(names.PREFILL) as graph:
-        for batch in _batches(session, pictures, crop):
-            inputs = np.concatenate([np.full((len(batch), 1), start), batch[:, :-1]], axis=1) if sos else batch
-            batches.append(graph.run([output], {names.INPUT_IDS: inputs.astype(np.int64)})[0])
+        for batch in token_batches(session, pictures, crop):
+            inputs = behind_sos(session, batch) if sos else batch
+            batches.append(graph.run([output], {names.INPUT_IDS: inputs})[0])
     return np.concatenate(batches)
 
 
-def _batches(session: Session, pictures: Sequence[Picture], crop: bool) -> Iterator[Tokens]:
+def behind_sos(session: Session, tokens: Tokens) -> Tokens:
+    """sos and all tokens but the last, the input of pre-training. tokens: int64 [pictures, height * width]."""
+    start = np.full((len(tokens), 1), session.manifest.config.sos, np.int64)
+    return np.concatenate([start, tokens[:, :-1]], axis=1)
+
+
+def token_batches(session: Session, pictures: Sequence[Picture], crop: bool) -> Iterator[Tokens]:
+    """The tokens of pictures, as many at once as a prefill takes well, int64 [pictures, height * width]."""
     for first in range(0, len(pictures), _BATCH):
         batch = pictures[first : first + _BATCH]
         yield np.stack([tokens_of(session, as_image(picture), crop=crop) for picture in batch])

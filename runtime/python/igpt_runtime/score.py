@@ -1,0 +1,151 @@
+"""Likelihood: what every pixel of a picture costs the model, one prefill per picture.
+
+The paper's protocol (section 2.1, and `gen_loss` of image-gpt's src/model.py): the tokens are fed behind sos, and the
+loss is the mean of minus the log-likelihood of all of them, in nats. A token is a pixel, so nats / ln 2 are bits per
+pixel.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from igpt_runtime import names
+from igpt_runtime.complete import Picture, images_of
+from igpt_runtime.errors import BundleError, OptionError
+from igpt_runtime.features import behind_sos, token_batches
+from igpt_runtime.generate import Tokens
+from igpt_runtime.session import Session
+from igpt_runtime.sheet import auto_scale, upscale
+
+# Colours of the heat map from no surprise to the most: black, purple, orange, yellow.
+_HEAT = np.array([(0, 0, 8), (92, 20, 110), (229, 92, 48), (252, 255, 164)], np.float64)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one picture costs."""
+
+    nats: npt.NDArray[np.float32]  # of each pixel, [height, width]
+    tokens: Tokens  # int64 [height * width]
+
+    @property
+    def nats_per_token(self) -> float:
+        """The mean."""
+        return float(self.nats.mean(dtype=np.float64))
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """The same in bits."""
+        return self.nats_per_token / math.log(2)
+
+
+def score(
+    session: Session,
+    pictures: Sequence[Picture],
+    *,
+    crop: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> list[Score]:
+    """The score of every picture. crop: cut pictures square, as the paper does, instead of squashing them.
+
+    Raises:
+        BundleError: the bundle has no language-model head.
+        ImageError: a picture cannot be read.
+        OptionError: there are no pictures.
+    """
+    return list(scores(session, pictures, crop=crop, progress=progress))
+
+
+def scores(
+    session: Session,
+    pictures: Sequence[Picture],
+    *,
+    crop: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Score]:
+    """As `score`, one after the other. progress: called with the number of pictures done since the last call."""
+    if not pictures:
+        raise OptionError("no pictures were given; give at least one")
+    if names.DECODE not in session.manifest.graphs:
+        raise BundleError(
+            f"{session.bundle.path} has no language-model head, so no likelihood; "
+            "export an ImageGPTForCausalImageModeling checkpoint"
+        )
+    form = session.manifest.image_format
+    with session.borrowed(names.PREFILL) as graph:
+        for tokens in token_batches(session, pictures, crop):
+            (logits,) = graph.run([names.LOGITS], {names.INPUT_IDS: behind_sos(session, tokens)})
+            for row, picture in zip(logits, tokens, strict=True):
+                yield Score(_nats(row, picture).reshape(form.height, form.width), picture)
+            if progress is not None:
+                progress(len(tokens))
+
+
+def _nats(logits: npt.NDArray[np.float32], tokens: Tokens) -> npt.NDArray[np.float32]:
+    """Minus the log-likelihood of tokens [n], from logits [n, clusters]."""
+    peak = logits.max(axis=1)
+    total = np.exp(logits - peak[:, None]).sum(axis=1, dtype=np.float64)
+    nats: npt.NDArray[np.float32] = (np.log(total) + peak - logits[np.arange(len(tokens)), tokens]).astype(np.float32)
+    return nats
+
+
+def summary(nats: Sequence[float]) -> dict[str, float | int | None]:
+    """Mean and standard error (None for a single picture) of pictures' nats per token, and the same in bits."""
+    means = np.array(nats)
+    error = float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None
+    return {
+        "pictures": len(means),
+        "nats_per_token": float(means.mean()),
+        "bits_per_pixel": float(means.mean() / math.log(2)),
+        "standard_error_nats": error,
+        "standard_error_bits": None if error is None else error / math.log(2),
+    }
+
+
+def records(images: Sequence[str], nats: Sequence[float]) -> list[dict[str, Any]]:
+    """A record for each picture. nats: per token."""
+    return [
+        {"image": image, "nats_per_token": mean, "bits_per_pixel": mean / math.log(2)}
+        for image, mean in zip(images, nats, strict=True)
+    ]
+
+
+def as_table(images: Sequence[str], nats: Sequence[float], suffix: str) -> bytes:
+    """The records as a file: `.csv`, or `.json` with the summary too. Raises OptionError for another suffix."""
+    rows = records(images, nats)
+    if suffix == ".json":
+        return (json.dumps({"summary": summary(nats), "images": rows}, indent=1) + "\n").encode()
+    if suffix != ".csv":
+        raise OptionError(f"scores are written as .csv or .json, not as {suffix!r}")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def surprise_map(session: Session, scored: Score, *, most: float | None = None) -> Image.Image:
+    """The picture as the model sees it, and beside it how much each pixel surprised the model, enlarged.
+
+    most: nats of the brightest colour; by default those of the most surprising pixel.
+    """
+    (seen,) = images_of(session, scored.tokens[None])
+    brightest = float(scored.nats.max()) if most is None else most
+    place = np.clip(scored.nats / max(brightest, 1e-6), 0, 1) * (len(_HEAT) - 1)
+    channels = [np.interp(place, np.arange(len(_HEAT)), channel) for channel in _HEAT.T]
+    heat = Image.fromarray(np.rint(np.stack(channels, axis=-1)).astype(np.uint8))
+    scale = auto_scale(max(seen.size))
+    pair = [upscale(image, scale) for image in (seen, heat)]
+    gap = max(4, pair[0].width // 16)
+    sheet = Image.new("RGB", (2 * pair[0].width + gap, pair[0].height), (255, 255, 255))
+    sheet.paste(pair[0], (0, 0))
+    sheet.paste(pair[1], (pair[0].width + gap, 0))
+    return sheet
