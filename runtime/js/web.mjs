@@ -13,15 +13,11 @@ export async function openBundle(url, options = {}) {
   const settings = hostOptions(options, ['wasm'], ['ort', 'webgpu']);
   const base = addressOf(url);
   const ort = options.ort ?? (await importRuntime(() => import('onnxruntime-web/wasm'), 'onnxruntime-web'));
-  // A second runtime: that for WebGPU lacks kernels that pictures need.
-  let gpu = options.webgpu || undefined;
-  if (gpu === true) {
-    gpu = await importRuntime(() => import('onnxruntime-web/webgpu'), 'onnxruntime-web');
-  }
+  const gpu = await gpuRuntime(options.webgpu);
   if (settings.threads !== undefined) {
     ort.env.wasm.numThreads = settings.threads; // of all sessions there will be: it counts when the first one is opened
   }
-  return Model.open({
+  const model = await Model.open({
     where: base.href,
     mapsWeights: false,
     inPlace: false,
@@ -33,16 +29,42 @@ export async function openBundle(url, options = {}) {
     file: (name, record) => checkedFile(new URL(encodeURIComponent(name), base), name, record, settings),
     open: async (graph, weights, how) => {
       const session = { ...sessionOptions(settings, how), externalData: [{ path: WEIGHTS_FILE, data: weights }] };
-      let used = ort;
       if (gpu && how.carried.length) {
-        used = gpu;
-        session.executionProviders = ['webgpu'];
-        session.preferredOutputLocation = Object.fromEntries(how.carried.map((name) => [name, 'gpu-buffer']));
+        return openOnGpu(gpu, graph, session, how.carried);
       }
-      return alone(openWithCopies(used, await exclusively(() => used.InferenceSession.create(graph, session))));
+      return alone(openWithCopies(ort, await exclusively(() => ort.InferenceSession.create(graph, session))));
     },
     turn: () => new Promise(afterEvents),
   });
+  const { precision, kv_cache: cache } = model.manifest;
+  if (gpu && (precision !== 'fp32' || cache !== 'fp32')) {
+    await model.release();
+    const message = `WebGPU decodes in fp32 only, and ${base.href} is in ${precision} with a cache in ${cache}; open it without webgpu`;
+    throw new OptionError(message, 'webgpu');
+  }
+  return model;
+}
+
+/** What decodes on the GPU, a runtime of its own as it lacks kernels that pictures need; undefined if nothing shall. */
+async function gpuRuntime(webgpu = false) {
+  if (webgpu === true) {
+    return importRuntime(() => import('onnxruntime-web/webgpu'), 'onnxruntime-web');
+  }
+  if (webgpu !== false && !webgpu?.InferenceSession) {
+    throw new OptionError(`webgpu must be true, false or the module onnxruntime-web/webgpu, got ${shown(webgpu)}`, 'webgpu');
+  }
+  return webgpu || undefined;
+}
+
+/** A decode graph whose cache, the outputs `carried`, stays on the GPU. */
+async function openOnGpu(gpu, graph, session, carried) {
+  const preferredOutputLocation = Object.fromEntries(carried.map((name) => [name, 'gpu-buffer']));
+  const settings = { ...session, executionProviders: ['webgpu'], preferredOutputLocation };
+  try {
+    return alone(openWithCopies(gpu, await exclusively(() => gpu.InferenceSession.create(graph, settings))));
+  } catch (error) {
+    throw new RuntimeError(`WebGPU cannot be used (${reason(error)}); open the bundle without webgpu`, 'webgpu', error);
+  }
 }
 
 export async function imageOf(source) {

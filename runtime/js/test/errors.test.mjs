@@ -173,6 +173,16 @@ describe('bundles', () => {
     });
   }
 
+  test('wasm: WebGPU that is not to be had', async () => {
+    const where = new URL(`file://${directory}/`);
+    await assert.rejects(openInWasm(where, { webgpu: 'yes' }), raised(OptionError, 'webgpu', /must be true, false or the module/));
+    const model = await openInWasm(where, { webgpu: true }); // Node has none
+    await assert.rejects(model.sample({ n: 1 }).images(), raised(RuntimeError, 'webgpu', /open the bundle without webgpu/));
+    await model.release();
+    await edit((r) => (r.precision = 'int4'));
+    await assert.rejects(openInWasm(where, { webgpu: true }), raised(OptionError, 'webgpu', /in fp32 only/));
+  });
+
   test('a file that is a link', async () => {
     await rm(path.join(directory, 'weights.safetensors'));
     await symlink(path.join(GOLDEN, 'weights.safetensors'), path.join(directory, 'weights.safetensors'));
