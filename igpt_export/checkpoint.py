@@ -18,7 +18,7 @@ from igpt_export.model import ImageGPT, Parts
 from igpt_export.preprocessor import image_format_from_hf
 from igpt_export.problems import one_line, read_json, refuse
 from igpt_export.tensors import empty_model, find_heads, map_tensors
-from igpt_export.weights import hash_weights, open_weights
+from igpt_export.weights import find_weights, hash_weights, open_weights
 from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import OptionError
 
@@ -105,7 +105,7 @@ def _read_directory(directory: Path, *, name: str, source: str) -> Checkpoint:
     if heads.classifier:
         is_probe = heads.classifier == "probe"
         classifier = classifier_from_hf(raw, config, heads.n_labels, is_probe, str(config_path))
-    return Checkpoint(name, config, image_format, tensors, classifier, source, hash_weights(directory))
+    return Checkpoint(name, config, image_format, tensors, classifier, source, hash_weights(find_weights(directory)))
 
 
 def _lattice(n_colors: int) -> npt.NDArray[np.float32]:

@@ -4,7 +4,6 @@ A checkpoint is a prefix, like `model.ckpt-1000000`, of an index and one or more
 tensors. It has no biases, so the model has none either; its embedding of sos is a variable of its own.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from igpt_export.model import Parts
 from igpt_export.preprocessor import check_clusters
 from igpt_export.problems import listed, one_line, refuse
 from igpt_export.tensors import LazyTensors, check_finite, empty_model
-from igpt_export.weights import StoredTensor
+from igpt_export.weights import StoredTensor, hash_weights
 from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import CheckpointError
 
@@ -49,20 +48,15 @@ def load_openai_checkpoint(prefix: Path, clusters: Path) -> Checkpoint:
     parts = Parts(n_labels=n_labels, linear_bias=False)
     stored = _map(shapes, read, config, parts, str(prefix))
     tensors = LazyTensors(stored)
-    check_finite(tensors, dict(zip(tensors, tensors, strict=True)), str(prefix))
+    check_finite(tensors, {name: name for name in tensors}, str(prefix))
     classifier = None
     if n_labels:
         # The pooled last hidden state of sos and all tokens but the last.
         classifier = Classifier(tuple(f"LABEL_{i}" for i in range(n_labels)), layer=config.n_layer, sos=True)
     side = round(config.n_positions**0.5)
     form = ImageFormat(height=side, width=side, clusters=_clusters(clusters, config))
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as opened:
-            while chunk := opened.read(1 << 20):
-                digest.update(chunk)
     name = re.sub(r"\.ckpt(-(\d+))?$", r"-\2", prefix.name).strip("-")
-    return Checkpoint(name, config, form, tensors, classifier, prefix.name, digest.hexdigest())
+    return Checkpoint(name, config, form, tensors, classifier, prefix.name, hash_weights(files))
 
 
 def _files(prefix: Path) -> list[Path]:
@@ -76,13 +70,16 @@ def _files(prefix: Path) -> list[Path]:
         fact = f"no checkpoint: {index.name} is not there"
         refuse(str(prefix), [f"{fact}; there is {listed(found)}" if found else fact], "name the prefix of its files")
     pattern = re.compile(re.escape(prefix.name) + r"\.data-(\d{5})-of-(\d{5})")
-    shards = {match[0]: match for path in prefix.parent.iterdir() if (match := pattern.fullmatch(path.name))}
-    totals = {match[2] for match in shards.values()}
-    wanted = [f"{prefix.name}.data-{i:05d}-of-{totals.copy().pop()}" for i in range(int(max(totals)))] if totals else []
-    missing = [name for name in wanted if name not in shards] if len(totals) == 1 else [f"{prefix.name}.data-*"]
+    shards = [match for path in prefix.parent.iterdir() if (match := pattern.fullmatch(path.name))]
+    totals = {int(match[2]) for match in shards}
+    if len(totals) != 1:
+        refuse(str(prefix), [f"no set of shards {prefix.name}.data-*"], _REMEDY)
+    (total,) = totals
+    wanted = [prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{total:05d}") for i in range(total)]
+    missing = [path.name for path in wanted if not path.is_file()]
     if missing:
         refuse(str(prefix), [f"missing shards: {listed(missing)}"], _REMEDY)
-    return [index, *(prefix.with_name(name) for name in wanted)]
+    return [index, *wanted]
 
 
 def _open(prefix: Path) -> tuple[dict[str, tuple[int, ...]], Read]:

@@ -6,7 +6,7 @@ safetensors files and zipped `.bin` files are memory-mapped; a `.bin` is unpickl
 import hashlib
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,10 +71,10 @@ def open_weights(directory: Path) -> dict[str, StoredTensor]:
     return stored
 
 
-def hash_weights(directory: Path) -> str:
-    """SHA-256, in hex, of the weight files one after the other (of one file: the hash that the Hub shows)."""
+def hash_weights(paths: Sequence[Path]) -> str:
+    """SHA-256, in hex, of weight files one after the other (of one file: the hash that the Hub shows)."""
     digest = hashlib.sha256()
-    for path in find_weights(directory):
+    for path in paths:
         try:
             with path.open("rb") as file:
                 while chunk := file.read(1 << 20):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 HERE = Path(__file__).parent
-for directory in (HERE, HERE.parent / "cuda", HERE.parent / "golden"):
+for directory in (HERE, HERE.parent, HERE.parent / "cuda", HERE.parent / "golden"):
     sys.path.insert(0, str(directory))
 
 import engines  # noqa: E402
@@ -21,7 +21,6 @@ GRAPHS = (
     names.PREFILL, names.DECODE, names.DECODE_SHARED, names.PREPROCESS, names.POSTPROCESS, names.FEATURES,
     names.CLASSIFY, names.SCORE, names.COMPLETE,
 )  # fmt: skip
-CUDA = "ONNX Runtime, CUDA provider"
 
 Bundles = Mapping[tuple[str, str], Path]  # by precision and profile
 # By graph and profile: the differences of its outputs, or why there are none.
@@ -36,11 +35,10 @@ def export(directory: Path, checkpoint: Path, precision: str, profile: str, name
 
     bundle = directory / f"{name}-{precision}-{profile}"
     if not bundle.exists():
-        cache = "int8" if precision == "int8" else precision
         # Random weights feel rounding more than trained ones do: no limit to the loss.
         limit = None if precision == "fp32" else float("inf")
         export_bundle(
-            load_checkpoint(checkpoint), bundle, Precision(precision, cache), embed=True, profile=profile,
+            load_checkpoint(checkpoint), bundle, Precision(precision, precision), embed=True, profile=profile,
             max_loss_increase=limit,
         )  # fmt: skip
     return bundle

@@ -17,12 +17,13 @@ import numpy as np
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(HERE.parent / "bench")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "bench")]
 
 import engines  # noqa: E402
 import matrix  # noqa: E402
 import report  # noqa: E402
 import stand_in  # noqa: E402
+from complete_request import complete_request  # noqa: E402
 from peers import machine  # noqa: E402
 from PIL import Image  # noqa: E402
 
@@ -75,7 +76,7 @@ def _difference(engine: engines.Engine, bundle: Path, reference: Path, rows: lis
 def _once(engine: engines.Engine, bundle: Path, request: dict[str, Any]) -> engines.Drawn:
     with engine.open() as open_graph:
         run = open_graph(bundle, names.COMPLETE)
-        inputs = matrix.replay.complete_request(**request)
+        inputs = complete_request(**request)
         run(inputs)
         return engines.timed(lambda: run(inputs)["tokens"].tolist())
 

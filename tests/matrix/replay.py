@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from complete_request import complete_request
 from report import LARGE_SEEDS
 
 from igpt_runtime import names
@@ -98,19 +99,6 @@ def prefix_of(manifest: Manifest, prefill: Run) -> list[np.ndarray]:
     """The slots that decode_shared begins with."""
     outputs = prefill({names.INPUT_IDS: _fed(TEACHER[:1])[:, :SHARED]})
     return [outputs[name] for name in names.present_names(manifest.config)]
-
-
-def complete_request(image: np.ndarray, keep_rows: int, n: int, seed: int, **options: Any) -> dict[str, np.ndarray]:
-    """The inputs of `complete`. options: `temperature`, `top_k` and `top_p`."""
-    return {
-        "image": image,
-        "keep_rows": np.array(keep_rows, np.int64),
-        "n": np.array(n, np.int64),
-        "seed": np.array(seed, np.uint64),
-        "temperature": np.array(options.get("temperature", 1.0), np.float32),
-        "top_k": np.array(options.get("top_k", 0), np.int64),
-        "top_p": np.array(options.get("top_p", 1.0), np.float32),
-    }
 
 
 def advance(run: Run, cache: Cache, token: np.ndarray, length: int, sampling: Mapping[str, np.ndarray]) -> Arrays:

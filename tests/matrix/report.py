@@ -42,7 +42,8 @@ def reason(outcome: Outcome) -> str:
             if re.search(pattern, outcome):
                 return words
         return f"`{outcome[:120]}`"
-    wrong = {output: value for output, value in outcome.items() if value > TOLERANCES.get(output, 0.0)}
+    # Not "more than": a NaN is wrong too.
+    wrong = {output: value for output, value in outcome.items() if not value <= TOLERANCES.get(output, 0.0)}
     texts = [
         f"{output} off by {value:.1g}" if output in TOLERANCES else f"other {output}" for output, value in wrong.items()
     ]

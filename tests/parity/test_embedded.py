@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from complete_request import complete_request
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
@@ -35,18 +36,6 @@ def opened(path: Path) -> Run:
     """A function from inputs by name to outputs, as a bare onnxruntime user calls it."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda **inputs: session.run(None, inputs)
-
-
-def request(image: np.ndarray, keep_rows: int, n: int, seed: int, **options: float) -> dict[str, np.ndarray]:
-    return {
-        "image": image,
-        "keep_rows": np.array(keep_rows, np.int64),
-        "n": np.array(n, np.int64),
-        "seed": np.array(seed, np.uint64),
-        "temperature": np.array(options.get("temperature", 1.0), np.float32),
-        "top_k": np.array(options.get("top_k", 0), np.int64),
-        "top_p": np.array(options.get("top_p", 1.0), np.float32),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +120,7 @@ def test_one_call_draws_what_the_host_loop_draws(demo_complete: Run, seed: int) 
     primer = image_to_tokens(Image.fromarray(pixels), form.clusters, 16, 16).ravel()
     keep_rows, n = (0, 8, 15, 1, 16)[seed % 5], (1, 8, 3, 9)[seed % 4]
     options = {"temperature": (1.0, 0.7, 0.0)[seed % 3], "top_k": (0, 5)[seed % 2], "top_p": (1.0, 0.9)[seed % 2]}
-    images, tokens = demo_complete(**request(pixels, keep_rows, n, seed, **options))
+    images, tokens = demo_complete(**complete_request(pixels, keep_rows, n, seed, **options))
     expected = generate_all(session, primer[: keep_rows * 16], GenerationOptions(n=n, seed=seed, **options))
     assert np.array_equal(tokens, expected)
     assert np.array_equal(images[0], np.asarray(tokens_to_image(expected[0], form.clusters, 16, 16)))
@@ -141,7 +130,9 @@ def test_one_call_draws_what_the_host_loop_draws(demo_complete: Run, seed: int) 
 def test_out_of_range(demo_complete: Run, given: tuple[int, int], meant: tuple[int, int]) -> None:
     pixels = np.zeros((5, 5, 3), np.uint8)
     for actual, expected in zip(
-        demo_complete(**request(pixels, *given, seed=1)), demo_complete(**request(pixels, *meant, seed=1)), strict=True
+        demo_complete(**complete_request(pixels, *given, seed=1)),
+        demo_complete(**complete_request(pixels, *meant, seed=1)),
+        strict=True,
     ):
         assert np.array_equal(actual, expected)
 
@@ -212,7 +203,7 @@ def test_evaluator(bundles: Callable[..., Path], profile: str) -> None:
     for graph in ("preprocess", "classify", "features", "score", "complete"):
         path = bundle / f"{graph}.onnx"
         model = onnx.load_model(path)
-        inputs = request(picture, 6, 2, 3) if graph == "complete" else {"image": picture}
+        inputs = complete_request(picture, 6, 2, 3) if graph == "complete" else {"image": picture}
         expected = opened(path)(**inputs)
         assert (not model.functions and {o.domain for o in model.opset_import} == {""}) == (
             profile == "portable" or graph == "preprocess"
@@ -230,16 +221,16 @@ def test_rounded_pictures_do_not_depend_on_their_number(
     session, run = open_session(bundle), opened(bundle / "complete.onnx")
     form = session.manifest.image_format
     primer = image_to_tokens(Image.fromarray(PHOTO), form.clusters, 8, 8).ravel()[:32]
-    many = run(**request(PHOTO, 4, 20, 5))[1]
+    many = run(**complete_request(PHOTO, 4, 20, 5))[1]
     for n in (1, 2, 7):
-        assert np.array_equal(run(**request(PHOTO, 4, n, 5))[1], many[:n])
+        assert np.array_equal(run(**complete_request(PHOTO, 4, n, 5))[1], many[:n])
         assert np.array_equal(generate_all(session, primer, GenerationOptions(n=n, seed=5)), many[:n])
 
 
 def test_4_bit_weights(bundles: Callable[..., Path]) -> None:
     bundle = bundles("int4", "int8")
     form = open_session(bundle).manifest.image_format
-    images, tokens = opened(bundle / "complete.onnx")(**request(PHOTO, 4, 3, 5))
+    images, tokens = opened(bundle / "complete.onnx")(**complete_request(PHOTO, 4, 3, 5))
     assert images.shape == (3, 8, 8, 3) and (tokens >= 0).all() and (tokens < len(form.clusters)).all()
     assert (tokens[:, :32] == image_to_tokens(Image.fromarray(PHOTO), form.clusters, 8, 8).ravel()[:32]).all()
 

@@ -216,16 +216,13 @@ def score(
 
     The paper's protocol: minus the log-likelihood of all pixels behind sos, of pictures cut square.
     """
-    from igpt_runtime.files import check_writable, write_output
+    from igpt_runtime.files import atomic_write, check_writable
     from igpt_runtime.folder import find_pictures, readable, unique_stems
-    from igpt_runtime.score import as_table, records, scores, summary, surprise_map
+    from igpt_runtime.score import as_table, records, score, summary, surprise_map, table_suffix
     from igpt_runtime.session import open_session
     from igpt_runtime.sheet import save_image
 
-    if output is not None:
-        _check_stdout(output, as_json)
-        if Path(output).suffix not in (".csv", ".json"):
-            raise OptionError(f"scores are written as .csv or .json; give -o such a name, not {output!r}")
+    suffix = "" if output is None else table_suffix(output)
     found = find_pictures(images)
     broken: list[str] = []
     if skip_broken:
@@ -237,12 +234,12 @@ def score(
     session = open_session(model, device=device)
     nats = []
     with token_progress("scoring", len(found), "images") as progress:
-        for i, scored in enumerate(scores(session, _pictures(found), crop=not squash, progress=progress)):
+        for i, scored in enumerate(score(session, _pictures(found), crop=not squash, progress=progress)):
             nats.append(scored.nats_per_token)
             if files:
                 save_image(surprise_map(session, scored), files[i])
     if output is not None:
-        write_output(output, as_table(found, nats, Path(output).suffix))
+        atomic_write(output, as_table(found, nats, suffix))
     rows = records(found, nats)
     record = {**summary(nats), "images": rows, "skipped": broken, "maps": [str(path) for path in files]}
     print_result(_score_text(record), record, as_json)

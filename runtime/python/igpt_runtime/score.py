@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,25 +54,17 @@ def score(
     *,
     crop: bool = True,
     progress: Callable[[int], None] | None = None,
-) -> list[Score]:
-    """The score of every picture. crop: cut pictures square, as the paper does, instead of squashing them.
+) -> Iterator[Score]:
+    """The score of every picture, one after the other.
 
-    Raises:
+    crop: cut pictures square, as the paper does, instead of squashing them; progress: called with the number of
+    pictures done since the last call.
+
+    Raises, when iterated over:
         BundleError: the bundle has no language-model head.
         ImageError: a picture cannot be read.
         OptionError: there are no pictures.
     """
-    return list(scores(session, pictures, crop=crop, progress=progress))
-
-
-def scores(
-    session: Session,
-    pictures: Sequence[Picture],
-    *,
-    crop: bool = True,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[Score]:
-    """As `score`, one after the other. progress: called with the number of pictures done since the last call."""
     if not pictures:
         raise OptionError("no pictures were given; give at least one")
     if names.DECODE not in session.manifest.graphs:
@@ -118,13 +111,19 @@ def records(images: Sequence[str], nats: Sequence[float]) -> list[dict[str, Any]
     ]
 
 
+def table_suffix(path: str) -> str:
+    """The suffix that says how scores are written. Raises OptionError for an unknown one."""
+    suffix = Path(path).suffix
+    if suffix not in (".csv", ".json"):
+        raise OptionError(f"scores are written as .csv or .json; give -o such a name, not {path!r}")
+    return suffix
+
+
 def as_table(images: Sequence[str], nats: Sequence[float], suffix: str) -> bytes:
-    """The records as a file: `.csv`, or `.json` with the summary too. Raises OptionError for another suffix."""
+    """The records as a file: `.csv`, or `.json` with the summary too."""
     rows = records(images, nats)
     if suffix == ".json":
         return (json.dumps({"summary": summary(nats), "images": rows}, indent=1) + "\n").encode()
-    if suffix != ".csv":
-        raise OptionError(f"scores are written as .csv or .json, not as {suffix!r}")
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -132,14 +131,13 @@ def as_table(images: Sequence[str], nats: Sequence[float], suffix: str) -> bytes
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def surprise_map(session: Session, scored: Score, *, most: float | None = None) -> Image.Image:
+def surprise_map(session: Session, scored: Score) -> Image.Image:
     """The picture as the model sees it, and beside it how much each pixel surprised the model, enlarged.
 
-    most: nats of the brightest colour; by default those of the most surprising pixel.
+    The brightest colour is that of the most surprising pixel.
     """
     (seen,) = images_of(session, scored.tokens[None])
-    brightest = float(scored.nats.max()) if most is None else most
-    place = np.clip(scored.nats / max(brightest, 1e-6), 0, 1) * (len(_HEAT) - 1)
+    place = scored.nats / max(float(scored.nats.max()), 1e-6) * (len(_HEAT) - 1)
     channels = [np.interp(place, np.arange(len(_HEAT)), channel) for channel in _HEAT.T]
     heat = Image.fromarray(np.rint(np.stack(channels, axis=-1)).astype(np.uint8))
     scale = auto_scale(max(seen.size))
