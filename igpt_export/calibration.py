@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from igpt_export.checkpoint import Checkpoint, build_model
-from igpt_export.model import Attention, Conv1D, ImageGPT, RMSNorm
+from igpt_export.model import Attention, Conv1D, ImageGPT, RMSNorm, pooled
 from igpt_runtime.config import Classifier
 from igpt_runtime.errors import ImageError, OptionError
 from igpt_runtime.palette import image_to_tokens, read_image
@@ -159,12 +159,10 @@ def observe(
 
 
 def _outputs(model: ImageGPT, classifier: Classifier | None, inputs: Tensor) -> Outputs:
-    last, hidden_states, _ = model(inputs)
-    features = torch.stack([hidden.mean(1) for hidden in hidden_states], dim=1)
-    logits = None if model.lm_head is None else model.lm_head(last).numpy()
-    if classifier is None or model.classifier is None:
-        return Outputs(logits, features.numpy(), None)
-    return Outputs(logits, features.numpy(), model.classifier(features[:, classifier.layer]).numpy())
+    states = model(inputs)
+    logits = None if model.lm_head is None else model.lm_head(states.last).numpy()
+    class_logits = None if classifier is None else model.class_logits(states, classifier).numpy()
+    return Outputs(logits, pooled(states.hidden).numpy(), class_logits)
 
 
 def _hooks(model: nn.Module, observation: Observation) -> list[torch.utils.hooks.RemovableHandle]:

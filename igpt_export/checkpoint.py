@@ -104,7 +104,7 @@ def _read_directory(directory: Path, *, name: str, source: str) -> Checkpoint:
     classifier = None
     if heads.classifier:
         is_probe = heads.classifier == "probe"
-        classifier = classifier_from_hf(raw, config, heads.n_labels, is_probe, str(config_path))
+        classifier = classifier_from_hf(raw, config, heads.shape, is_probe, str(config_path))
     return Checkpoint(name, config, image_format, tensors, classifier, source, hash_weights(find_weights(directory)))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from igpt_export.problems import listed, one_line, refuse
-from igpt_runtime.config import Classifier, ImageGPTConfig
+from igpt_runtime.config import PROTOCOLS, Classifier, ImageGPTConfig
 from igpt_runtime.errors import OptionError
 
 # From "Generative Pretraining from Pixels" and image-gpt's README. Neither gives the number of heads of XL, which was
@@ -77,7 +77,7 @@ _IGNORED = {
     # GPT-2's old names: a copy of n_positions
     *("n_ctx",),
     # classification and probes: read by `classifier_from_hf`
-    *("num_labels", "id2label", "label2id", "probe_layer", "probe_sos"),
+    *("num_labels", "id2label", "label2id", "probe_layers", "probe_protocol"),
 }
 
 # An unknown key that begins like this means to shape the model.
@@ -137,25 +137,35 @@ def config_from_hf(raw: Mapping[str, Any], where: str) -> ImageGPTConfig:
 
 
 def classifier_from_hf(
-    raw: Mapping[str, Any], config: ImageGPTConfig, n_labels: int, probe: bool, where: str
+    raw: Mapping[str, Any], config: ImageGPTConfig, shape: tuple[int, int], probe: bool, where: str
 ) -> Classifier:
-    """What `config.json` says about a head of `n_labels` classes.
+    """What `config.json` says about a head with a weight of `shape` [n_labels, features].
 
     A `score` head (ImageGPTForImageClassification) reads the last hidden state of all tokens; a `probe`, this project's
-    extension, the hidden state `probe_layer` and, if `probe_sos`, the inputs of pre-training. Labels are those of
-    `id2label` by index, else LABEL_0, LABEL_1 ... Raises one CheckpointError that lists every problem.
+    extension, features of the layers in `probe_layers`, one after the other, by the protocol `probe_protocol`. Labels
+    are those of `id2label` by index, else LABEL_0, LABEL_1 ... Raises one CheckpointError that lists every problem.
     """
     problems: list[str] = []
+    n_labels, n_inputs = shape
     labels = _labels(raw, n_labels, problems)
-    layer: Any = raw.get("probe_layer") if probe else config.n_layer
-    sos: Any = raw.get("probe_sos") if probe else False
-    if type(layer) is not int or not 0 <= layer <= config.n_layer:
-        problems.append(f"probe_layer is {_shown(layer)}, not an integer from 0 to {config.n_layer}")
-    if type(sos) is not bool:
-        problems.append(f"probe_sos is {_shown(sos)}, neither true nor false")
+    layers: Any = raw.get("probe_layers") if probe else [config.n_layer]
+    protocol: Any = raw.get("probe_protocol") if probe else "hf"
+    if not isinstance(layers, list) or not layers or not all(_is_layer(layer, config) for layer in layers):
+        problems.append(f"probe_layers is {_shown(layers)}, not a list of integers from 0 to {config.n_layer}")
+    elif len(layers) * config.n_embd != n_inputs:
+        problems.append(
+            f"probe_layers is {_shown(layers)}, whose {len(layers) * config.n_embd} features are not the {n_inputs} "
+            "that the weights are for"
+        )
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        problems.append(f"probe_protocol is {_shown(protocol)}, none of {', '.join(PROTOCOLS)}")
     if problems:
         refuse(where, problems, "correct these fields so that they describe the classifier's weights")
-    return Classifier(labels=labels, layer=layer, sos=sos)
+    return Classifier(labels=labels, layers=tuple(layers), protocol=protocol)
+
+
+def _is_layer(value: object, config: ImageGPTConfig) -> bool:
+    return type(value) is int and 0 <= value <= config.n_layer
 
 
 def architectures_from_hf(raw: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from igpt_export.assembly import Assembly, value_of
+from igpt_export.pictures import preprocess_graph
 from igpt_runtime import names
-from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
+from igpt_runtime.config import PROTOCOLS, Classifier, ImageFormat, ImageGPTConfig, Protocol
 from igpt_runtime.names import GraphSpec
 
 Graphs = Mapping[str, ir.Model]
@@ -29,7 +30,9 @@ def embedded_graphs(
     """The graphs that can be made of `graphs`, which stay as they are. specs: inputs and outputs, by name."""
     made = {names.FEATURES: _features_graph(graphs, specs[names.FEATURES])}
     if classifier is not None:
-        made[names.CLASSIFY] = _classify_graph(graphs, specs[names.CLASSIFY], config, classifier)
+        protocol = PROTOCOLS[classifier.protocol]
+        crops = {names.PREPROCESS: preprocess_graph(specs[names.PREPROCESS], form, crop=True)} if protocol.crop else {}
+        made[names.CLASSIFY] = _classify_graph({**graphs, **crops}, specs[names.CLASSIFY], config, protocol)
     if names.DECODE in graphs:
         made[names.SCORE] = _score_graph(graphs, specs[names.SCORE], config, form)
     if names.DECODE_SHARED in graphs:
@@ -43,9 +46,9 @@ def _features_graph(graphs: Graphs, spec: GraphSpec) -> ir.Model:
     return graph.model([graph.op("Squeeze", features, graph.axis(0))], spec[1], names.FEATURES)
 
 
-def _classify_graph(graphs: Graphs, spec: GraphSpec, config: ImageGPTConfig, classifier: Classifier) -> ir.Model:
+def _classify_graph(graphs: Graphs, spec: GraphSpec, config: ImageGPTConfig, protocol: Protocol) -> ir.Model:
     graph = _Picture(spec, graphs)
-    tokens = graph.behind_sos(config) if classifier.sos else graph.tokens
+    tokens = graph.behind_sos(config) if protocol.sos else graph.tokens
     logits = graph.op("Squeeze", graph.prefill(tokens)[names.CLASS_LOGITS], graph.axis(0))
     return graph.model([graph.op("Softmax", logits, axis=-1)], spec[1], names.CLASSIFY)
 

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from igpt_export.checkpoint import Checkpoint
 from igpt_export.embed import embedded_graphs
-from igpt_export.model import ImageGPT, Parts
+from igpt_export.model import ImageGPT, Parts, States, pooled
 from igpt_export.ops import quantize_cache
 from igpt_export.pictures import has_filter, postprocess_graph, preprocess_graph
 from igpt_export.precision import Precision
@@ -29,17 +29,13 @@ class Prefill(nn.Module):
         self.model, self.classifier, self.int8_cache = model, classifier, int8_cache
 
     def forward(self, input_ids: Tensor) -> list[Tensor]:
-        dtype = self.model.wte.weight.dtype
-        last, hidden_states, present = _prefilled(self.model, input_ids)
-        # What is read is float32 in every precision, and so is the mean.
-        hidden_states = [hidden.float() for hidden in hidden_states]
-        features = torch.stack([hidden.mean(1) for hidden in hidden_states], dim=1)
-        logits = [] if self.model.lm_head is None else [self.model.lm_head(last).float()]
-        class_logits = []
-        if self.classifier is not None and self.model.classifier is not None:
-            class_logits = [self.model.classifier(features[:, self.classifier.layer].to(dtype)).float()]
-        outputs = [*logits, *hidden_states, features, *class_logits]
-        return [*outputs, *(_quantized(self.model, present) if self.int8_cache else present)]
+        states = _prefilled(self.model, input_ids)
+        logits = [] if self.model.lm_head is None else [self.model.lm_head(states.last).float()]
+        # What is read is float32 in every precision.
+        hidden_states = [hidden.float() for hidden in states.hidden]
+        class_logits = [] if self.classifier is None else [self.model.class_logits(states, self.classifier)]
+        outputs = [*logits, *hidden_states, pooled(hidden_states), pooled(states.normed), *class_logits]
+        return [*outputs, *(_quantized(self.model, states.present) if self.int8_cache else states.present)]
 
 
 class Decode(nn.Module):
@@ -60,9 +56,9 @@ class Decode(nn.Module):
         top_p: Tensor,
     ) -> list[Tensor]:
         assert self.model.lm_head is not None
-        last, _, present = self.model(input_ids, past_length, past)
-        logits = self.model.lm_head(last[:, -1]).float()
-        return [next_token(logits, uniform, temperature, top_k, top_p), logits, *present]
+        states = self.model(input_ids, past_length, past)
+        logits = self.model.lm_head(states.last[:, -1]).float()
+        return [next_token(logits, uniform, temperature, top_k, top_p), logits, *states.present]
 
 
 class DecodeShared(nn.Module):
@@ -84,19 +80,19 @@ class DecodeShared(nn.Module):
         top_p: Tensor,
     ) -> list[Tensor]:
         assert self.model.lm_head is not None
-        last, _, present = self.model(input_ids, past_length, past, prefix)
-        logits = self.model.lm_head(last[:, -1])
-        return [next_token(logits, uniform, temperature, top_k, top_p), logits, *present]
+        states = self.model(input_ids, past_length, past, prefix)
+        logits = self.model.lm_head(states.last[:, -1])
+        return [next_token(logits, uniform, temperature, top_k, top_p), logits, *states.present]
 
 
-def _prefilled(model: ImageGPT, input_ids: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def _prefilled(model: ImageGPT, input_ids: Tensor) -> States:
     """What `model` makes of whole sequences, with the attention that keeps a cache, which is the fused one."""
     batch, sequence = input_ids.shape
     config = model.config
     empty = torch.zeros(batch, config.n_head, sequence, config.head_dim, dtype=model.wte.weight.dtype)
     start = torch.zeros((), dtype=torch.int64)
-    outputs: tuple[Tensor, list[Tensor], list[Tensor]] = model(input_ids, start, [empty] * (2 * config.n_layer))
-    return outputs
+    states: States = model(input_ids, start, [empty] * (2 * config.n_layer))
+    return states
 
 
 def _quantized(model: ImageGPT, present: list[Tensor]) -> list[Tensor]:

@@ -7,6 +7,7 @@ residual addition happens inside the layer norm that follows it: that is the for
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from igpt_export.ops import (
     shared_prefix_attention,
     skip_rms_norm,
 )
-from igpt_runtime.config import ImageGPTConfig
+from igpt_runtime.config import PROTOCOLS, Classifier, ImageGPTConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "quick_gelu": quick_gelu,
@@ -98,15 +99,18 @@ class Parts:
 
     lm_head: bool = True
     n_labels: int = 0  # 0 for no classifier
+    n_features: int | None = None  # that the classifier reads; None for n_embd, those of one layer
     classifier_bias: bool = False
     linear_bias: bool = True  # in the blocks; OpenAI's own checkpoints have none
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Parts":
         """The parts that tensors named as ImageGPT's parameters are for."""
+        classes = tensors.get("classifier.weight")
         return cls(
             lm_head="lm_head.weight" in tensors,
-            n_labels=len(tensors["classifier.weight"]) if "classifier.weight" in tensors else 0,
+            n_labels=0 if classes is None else len(classes),
+            n_features=None if classes is None else classes.shape[1],
             classifier_bias="classifier.bias" in tensors,
             linear_bias="h.0.attn.c_attn.bias" in tensors,
         )
@@ -176,11 +180,25 @@ class Block(nn.Module):
 
     def forward(
         self, x: Tensor, residual: Tensor, past: Cache | None, past_length: Tensor, prefix: Cache | None
-    ) -> tuple[Tensor, Tensor, Tensor, Cache]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Cache]:
         normed, hidden = self.ln_1(x, residual)
         mixed, present = self.attn(normed, past, past_length, prefix)
-        normed, residual = self.ln_2(mixed, hidden)
-        return self.mlp(normed), residual, hidden, present
+        middle, residual = self.ln_2(mixed, hidden)
+        return self.mlp(middle), residual, hidden, normed, present
+
+
+class States(NamedTuple):
+    """What a run of the transformer leaves."""
+
+    last: Tensor  # the last hidden state, after the final layer norm [batch, sequence, n_embd]
+    hidden: list[Tensor]  # n_layer + 1: the input of every block and `last`, as transformers counts them
+    normed: list[Tensor]  # n_layer + 1: the layer-normed input of every block's attention and `last`
+    present: list[Tensor]  # the cache with the new slots filled: per block key and value
+
+
+def pooled(states: Sequence[Tensor]) -> Tensor:
+    """The mean over the sequence of each, in float32 [batch, len(states), n_embd]."""
+    return torch.cat([state.float().mean(1, keepdim=True) for state in states], dim=1)
 
 
 class ImageGPT(nn.Module):
@@ -209,7 +227,8 @@ class ImageGPT(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.n_clusters, bias=False) if parts.lm_head else None
         self.classifier = None
         if parts.n_labels:
-            self.classifier = nn.Linear(config.n_embd, parts.n_labels, bias=parts.classifier_bias)
+            n_features = parts.n_features or config.n_embd
+            self.classifier = nn.Linear(n_features, parts.n_labels, bias=parts.classifier_bias)
 
     def forward(
         self,
@@ -217,15 +236,12 @@ class ImageGPT(nn.Module):
         past_length: Tensor | int = 0,
         past: Cache | None = None,
         prefix: Cache | None = None,
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    ) -> States:
         """Run new tokens through all blocks.
 
         input_ids: int64 [batch, sequence]; past_length: filled slots of the cache; past: per block key and value
         [batch, n_head, capacity, head_dim], or None to run without a cache; prefix: per block key and value of a prefix
-        that all rows share, with `past` as `igpt_export.ops.shared_prefix_attention` takes it.
-        Returns the last hidden state [batch, sequence, n_embd], the n_layer + 1 hidden states (input of every block and
-        the last hidden state, as transformers counts them) and the cache with the new slots filled.
-        """
+        that all rows share, with `past` as `igpt_export.ops.shared_prefix_attention` takes it."""
         past_length = torch.as_tensor(past_length)
         positions = torch.arange(input_ids.shape[1], device=input_ids.device) + past_length
         x, residual = self.wte(input_ids), self.wpe(positions)[None]
@@ -233,20 +249,30 @@ class ImageGPT(nn.Module):
             # CUDA's norm with float32 sums ("strict mode") takes no broadcast skip.
             residual = residual.expand_as(x)
         hidden_states: list[Tensor] = []
+        normed_states: list[Tensor] = []
         present: list[Tensor] = []
         for layer, block in enumerate(self.h):
             layer_past = None if past is None else past[2 * layer : 2 * layer + 2]
             layer_prefix = None if prefix is None else prefix[2 * layer : 2 * layer + 2]
-            x, residual, hidden, layer_present = block(x, residual, layer_past, past_length, layer_prefix)
+            x, residual, hidden, normed, layer_present = block(x, residual, layer_past, past_length, layer_prefix)
             hidden_states.append(hidden)
+            normed_states.append(normed)
             present.extend(layer_present)
         last, _ = self.ln_f(x, residual)
-        return last, [*hidden_states, last], present
+        return States(last, [*hidden_states, last], [*normed_states, last], present)
+
+    def class_logits(self, states: States, classifier: Classifier) -> Tensor:
+        """Logits of the classes [batch, n_labels], from what a run over inputs of the classifier's protocol left."""
+        assert self.classifier is not None, "this model has no classifier"
+        read = states.normed if PROTOCOLS[classifier.protocol].normed else states.hidden
+        features = pooled([read[layer] for layer in classifier.layers]).flatten(1)
+        logits: Tensor = self.classifier(features.to(self.classifier.weight.dtype))
+        return logits.float()
 
     def logits(self, input_ids: Tensor) -> Tensor:
         """Next-token logits [batch, sequence, n_clusters] of whole sequences [batch, sequence], without a cache."""
         assert self.lm_head is not None, "this model has no lm_head"
-        logits: Tensor = self.lm_head(self(input_ids)[0])
+        logits: Tensor = self.lm_head(self(input_ids).last)
         return logits
 
     @torch.no_grad()

@@ -51,8 +51,8 @@ def load_openai_checkpoint(prefix: Path, clusters: Path) -> Checkpoint:
     check_finite(tensors, {name: name for name in tensors}, str(prefix))
     classifier = None
     if n_labels:
-        # The pooled last hidden state of sos and all tokens but the last.
-        classifier = Classifier(tuple(f"LABEL_{i}" for i in range(n_labels)), layer=config.n_layer, sos=True)
+        labels = tuple(f"LABEL_{i}" for i in range(n_labels))
+        classifier = Classifier(labels, (config.n_layer,), "paper")
     side = round(config.n_positions**0.5)
     form = ImageFormat(height=side, width=side, clusters=_clusters(clusters, config))
     name = re.sub(r"\.ckpt(-(\d+))?$", r"-\2", prefix.name).strip("-")

@@ -27,8 +27,10 @@ def has_filter(form: ImageFormat) -> bool:
     return form.resample in _FILTERS
 
 
-def preprocess_graph(spec: GraphSpec, form: ImageFormat) -> ir.Model:
+def preprocess_graph(spec: GraphSpec, form: ImageFormat, *, crop: bool = False) -> ir.Model:
     """uint8 picture [image height, image width, 3] to tokens int64 [n_positions].
+
+    crop: resize the short side and keep the centre of the long one, instead of squashing the picture.
 
     Raises OptionError for a filter that graphs do not have.
     """
@@ -38,7 +40,7 @@ def preprocess_graph(spec: GraphSpec, form: ImageFormat) -> ir.Model:
             "set resample in its preprocessor_config.json, or export with --no-embed"
         )
     graph = Assembly([value_of(tensor) for tensor in spec[0]])
-    tokens = _nearest_clusters(graph, _resized(graph, graph.inputs[0], form), form)
+    tokens = _nearest_clusters(graph, _resized(graph, graph.inputs[0], form, crop=crop), form)
     return graph.model([tokens], spec[1], names.PREPROCESS)
 
 
@@ -52,33 +54,61 @@ def postprocess_graph(spec: GraphSpec, form: ImageFormat) -> ir.Model:
     return graph.model([images], spec[1], names.POSTPROCESS)
 
 
-def _resized(graph: Assembly, image: ir.Value, form: ImageFormat) -> ir.Value:
+def _resized(graph: Assembly, image: ir.Value, form: ImageFormat, *, crop: bool) -> ir.Value:
     """[height, width, 3] to the format's size; one axis first and rounded in between, as Pillow does."""
-    op, constant = graph.op, graph.constant
-    rows, columns = (_axis_size(graph, image, axis) for axis in (0, 1))
+    op = graph.op
+    rows, columns = (_Axis(graph, image, axis) for axis in (0, 1))
+    if crop:
+        _cut(graph, rows, columns, form)
     to_height, to_width = _Filter(graph, rows, form.height, form), _Filter(graph, columns, form.width, form)
     # Both ways, since a graph of one path is simpler than one with a branch, and resizing takes milliseconds.
     narrow = to_width(op("Transpose", image, perm=[0, 2, 1]))  # [image height, 3, width]
     columns_first = op("Transpose", to_height(op("Transpose", narrow, perm=[1, 2, 0])), perm=[2, 1, 0])
     low = to_height(op("Transpose", image, perm=[2, 1, 0]))  # [3, image width, height]
     rows_first = op("Transpose", to_width(op("Transpose", low, perm=[0, 2, 1])), perm=[1, 2, 0])
-    lost_rows, lost_columns = op("Sub", rows, constant(form.height)), op("Sub", columns, constant(form.width))
-    loses_rows = op("Greater", lost_rows, constant(0))
-    is_tall = op("And", loses_rows, op("Greater", lost_rows, op("Mul", lost_columns, constant(2))))
+    lost_rows = op("Sub", rows.length(), _double(graph, form.height))
+    lost_columns = op("Sub", columns.length(), _double(graph, form.width))
+    loses_rows = op("Greater", lost_rows, _double(graph, 0))
+    is_tall = op("And", loses_rows, op("Greater", lost_rows, op("Mul", lost_columns, _double(graph, 2))))
     return op("Where", is_tall, rows_first, columns_first)
 
 
-def _axis_size(graph: Assembly, image: ir.Value, axis: int) -> ir.Value:
-    return graph.op("Squeeze", graph.op("Shape", image, start=axis, end=axis + 1))
+def _double(graph: Assembly, value: float) -> ir.Value:
+    return graph.constant(np.array(value, np.float64))
+
+
+class _Axis:
+    """An axis of a picture, and which part of it is resized."""
+
+    def __init__(self, graph: Assembly, image: ir.Value, axis: int) -> None:
+        self._graph = graph
+        self.n = graph.op("Squeeze", graph.op("Shape", image, start=axis, end=axis + 1))
+        self.size = graph.op("Cast", self.n, to=_DOUBLE)
+        self.begin: ir.Value | None = None  # None for all of the axis
+        self.end = self.size
+
+    def length(self) -> ir.Value:
+        return self.end if self.begin is None else self._graph.op("Sub", self.end, self.begin)
+
+
+def _cut(graph: Assembly, rows: _Axis, columns: _Axis, form: ImageFormat) -> None:
+    """Keep the largest centred part that has the format's proportions, as `_centre` in `igpt_runtime.palette` does."""
+    op = graph.op
+    targets = {rows: _double(graph, form.height), columns: _double(graph, form.width)}
+    scale = op("Min", *(op("Div", axis.size, target) for axis, target in targets.items()))
+    for axis, target in targets.items():
+        kept = op("Min", op("Mul", target, scale), axis.size)
+        axis.begin = op("Div", op("Sub", axis.size, kept), _double(graph, 2))
+        axis.end = op("Min", op("Add", axis.begin, kept), axis.size)
 
 
 class _Filter:
     """Resizes the last axis of uint8 [..., n] to `size`, with Pillow's coefficients and rounding."""
 
-    def __init__(self, graph: Assembly, n: ir.Value, size: int, form: ImageFormat) -> None:
+    def __init__(self, graph: Assembly, axis: _Axis, size: int, form: ImageFormat) -> None:
         self._graph, self._size = graph, size
         op, constant = graph.op, graph.constant
-        units = op("Transpose", _coefficients(graph, n, size, form.resample), perm=[1, 0])  # [n, size]
+        units = op("Transpose", _coefficients(graph, axis, size, form.resample), perm=[1, 0])  # [n, size]
         # The kernel multiplies bytes: a coefficient is three, with a zero point of 128 each, as it may be negative.
         self._places = np.array([65536, 256, 1])[:, None]
         biased = op("Unsqueeze", op("Add", units, constant(0x808080)), constant(np.array([1])))
@@ -99,19 +129,24 @@ class _Filter:
         return op("Cast", op("Min", rounded, constant(255)), to=_UINT8)
 
 
-def _coefficients(graph: Assembly, n: ir.Value, size: int, resample: int) -> ir.Value:
-    """How much every one of `n` levels counts in each of `size`, int64 [size, n] in units of 2**-22."""
+def _coefficients(graph: Assembly, axis: _Axis, size: int, resample: int) -> ir.Value:
+    """How much every one of the axis' n levels counts in each of `size`, int64 [size, n] in units of 2**-22."""
     op = graph.op
     function, reach = _FILTERS[resample]
 
     def number(value: float) -> ir.Value:
-        return graph.constant(np.array(value, np.float64))
+        return _double(graph, value)
 
-    scale = op("Div", op("Cast", n, to=_DOUBLE), number(size))
+    begin, end = axis.begin, axis.end
+    if begin is not None:  # Pillow takes the part to resize as float32
+        begin, end = (op("Cast", op("Cast", value, to=_FLOAT), to=_DOUBLE) for value in (begin, end))
+    scale = op("Div", end if begin is None else op("Sub", end, begin), number(size))
     stretch = op("Max", scale, number(1))
     support = op("Mul", stretch, number(reach))
     centre = op("Mul", graph.constant((np.arange(size, dtype=np.float64) + 0.5)[:, None]), scale)
-    x = op("Cast", op("Range", graph.constant(0), n, graph.constant(1)), to=_DOUBLE)
+    if begin is not None:
+        centre = op("Add", begin, centre)
+    x = op("Cast", op("Range", graph.constant(0), axis.n, graph.constant(1)), to=_DOUBLE)
     first = op("Floor", op("Add", op("Sub", centre, support), number(0.5)))
     last = op("Floor", op("Add", op("Add", centre, support), number(0.5)))
     inside = op("And", op("GreaterOrEqual", x, first), op("Less", x, last))
@@ -126,7 +161,7 @@ def _coefficients(graph: Assembly, n: ir.Value, size: int, resample: int) -> ir.
 
 
 def _triangle(graph: Assembly, t: ir.Value) -> ir.Value:
-    zero, one = (graph.constant(np.array(value, np.float64)) for value in (0, 1))
+    zero, one = _double(graph, 0), _double(graph, 1)
     return graph.op("Max", graph.op("Sub", one, t), zero)
 
 
@@ -134,7 +169,7 @@ def _cubic(graph: Assembly, t: ir.Value) -> ir.Value:
     op, a = graph.op, -0.5
 
     def number(value: float) -> ir.Value:
-        return graph.constant(np.array(value, np.float64))
+        return _double(graph, value)
 
     near = op("Sub", op("Mul", t, number(a + 2)), number(a + 3))
     near = op("Add", op("Mul", op("Mul", near, t), t), number(1))

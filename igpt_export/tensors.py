@@ -33,12 +33,13 @@ class Heads:
 
     lm_head: bool
     classifier: str | None  # "score", "probe" or None
-    n_labels: int  # 0 without a classifier
+    shape: tuple[int, int]  # of the classifier's weight, classes and features; 0, 0 without
 
     @property
     def parts(self) -> Parts:
-        """What the model has; of the heads, only a probe has a bias."""
-        return Parts(lm_head=self.lm_head, n_labels=self.n_labels, classifier_bias=self.classifier == "probe")
+        """What the model has; of the heads, only a probe has a bias, and may read several layers."""
+        is_probe, (n_labels, n_features) = self.classifier == "probe", self.shape
+        return Parts(self.lm_head, n_labels, n_features if is_probe else None, classifier_bias=is_probe)
 
 
 class LazyTensors(Mapping[str, Tensor]):
@@ -76,12 +77,12 @@ def find_heads(stored: Mapping[str, StoredTensor], architectures: Sequence[str],
         found = ["score"]
     lm_head = "lm_head.weight" in stored or bool(_LM_CLASSES & set(architectures))
     if not found:
-        return Heads(lm_head, None, 0)
+        return Heads(lm_head, None, (0, 0))
     weight = stored.get(f"{found[0]}.weight")
-    n_labels = weight.shape[0] if weight and weight.shape else 1
+    n_labels, n_features = weight.shape if weight and len(weight.shape) == 2 else (1, 1)
     if not n_labels:
         refuse(where, [f"{found[0]}.weight has no rows, so no classes"], "train the classifier, or remove it")
-    return Heads(lm_head, found[0], n_labels)
+    return Heads(lm_head, found[0], (n_labels, n_features))
 
 
 def map_tensors(stored: Mapping[str, StoredTensor], config: ImageGPTConfig, heads: Heads, where: str) -> LazyTensors:

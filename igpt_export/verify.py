@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from igpt_export.model import ImageGPT, Parts
+from igpt_export.model import ImageGPT, Parts, pooled
 from igpt_export.overflow import check_finite
 from igpt_export.precision import Precision
 from igpt_runtime import names
@@ -145,12 +145,11 @@ def _reference(
         int8_cache = precision.kv_cache == "int8"
         model = ImageGPT(config, Parts.of(tensors), linear=precision.linear, int8_cache=int8_cache).eval()
     model.load_state_dict({n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}, assign=True)
-    last, hidden_states, _ = model(torch.from_numpy(tokens))
-    features = torch.stack([hidden.mean(1) for hidden in hidden_states], dim=1)
-    expected = {} if model.lm_head is None else {names.LOGITS: model.lm_head(last)}
-    expected[names.FEATURES] = features
-    if model.classifier is not None and classifier is not None:
-        expected[names.CLASS_LOGITS] = model.classifier(features[:, classifier.layer])
+    states = model(torch.from_numpy(tokens))
+    expected = {} if model.lm_head is None else {names.LOGITS: model.lm_head(states.last)}
+    expected |= {names.FEATURES: pooled(states.hidden), names.NORMED_FEATURES: pooled(states.normed)}
+    if classifier is not None:
+        expected[names.CLASS_LOGITS] = model.class_logits(states, classifier)
     return {name: value.numpy() for name, value in expected.items()}
 
 

@@ -56,7 +56,7 @@ def save_checkpoint(
 
 
 def add_probe(directory: Path, layer: int, n_labels: int = 3) -> None:
-    """Give a checkpoint a probe head on a hidden state, sos protocol, labels a, b, c ..."""
+    """Give a checkpoint a probe head on features of a layer, the paper's protocol, labels a, b, c ..."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -68,7 +68,7 @@ def add_probe(directory: Path, layer: int, n_labels: int = 3) -> None:
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((directory / "config.json").read_text())
     labels = {str(i): chr(ord("a") + i) for i in range(n_labels)}
-    config |= {"probe_layer": layer, "probe_sos": True, "id2label": labels}
+    config |= {"probe_layers": [layer], "probe_protocol": "paper", "id2label": labels}
     config["label2id"] = {label: int(i) for i, label in labels.items()}
     (directory / "config.json").write_text(json.dumps(config))
 
@@ -85,7 +85,7 @@ def write_checkpoint(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A causal checkpoint of 8x8 pictures in 16 colours with a probe on hidden state 1. Read only."""
+    """A causal checkpoint of 8x8 pictures in 16 colours with a probe on layer 1. Read only."""
     directory = save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", fields=BUNDLED)
     add_probe(directory, layer=1)
     return directory

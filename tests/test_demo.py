@@ -98,7 +98,7 @@ def test_card_is_of_these_weights_and_quotes_their_metrics() -> None:
         assert f"{completion[name]['class_kept']:.1%}".replace("%", " ±") in card, name
     for name in ("held_out_accuracy", "held_out_accuracy_softened"):
         assert f"{chosen[name]:.1%}".replace("%", " %") in card.replace("**", ""), name
-    assert open_session().manifest.classifier == Classifier(tuple(WORDS), chosen["layer"], chosen["protocol"] == "sos")
+    assert open_session().manifest.classifier == Classifier(tuple(WORDS), tuple(chosen["layers"]), chosen["protocol"])
 
 
 def test_likelihood_of_held_out_digits_is_the_cards(monkeypatch: pytest.MonkeyPatch) -> None:

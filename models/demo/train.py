@@ -24,6 +24,7 @@ from igpt_export.model import ImageGPT
 from igpt_runtime.config import ImageGPTConfig
 
 N_CLUSTERS = 256
+SNAPSHOTS = (50, 100, 200, 400, 800, 1600)  # steps of the first stage after which a snapshot is kept, besides its last
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,12 @@ def rate_factor(step: int, steps: int, recipe: Recipe) -> float:
 
 
 def train(
-    model: ImageGPT, pool: Tensor, clusters: digits.Floats, recipe: Recipe, output: Path, scale: float = 1.0
-) -> None:
+    model: ImageGPT, pool: Tensor, clusters: digits.Floats, recipe: Recipe, output: Path, scale: float = 1.0,
+    snapshots: Path | None = None,
+) -> None:  # fmt: skip
     """One stage: go over the pool [steps * batch, 256] once; writes the checkpoint every 500 steps and at the end.
 
-    scale: factor on the recipe's learning rates.
+    scale: factor on the recipe's learning rates; snapshots: directory for checkpoints on the way, `step-N` each.
     """
     steps = len(pool) // recipe.batch
     forward = torch.compile(model.logits)
@@ -113,6 +115,8 @@ def train(
             recent = 0.0
         if step % 500 == 0 or step == steps:
             checkpoint.save(output, model, clusters)
+        if snapshots is not None and (step in SNAPSHOTS or step == steps):
+            checkpoint.save(snapshots / f"step-{step}", model, clusters)
 
 
 def _report(step: int, loss: float, rate: float, seconds: float, steps: int, batch: int) -> None:
@@ -124,19 +128,29 @@ def _report(step: int, loss: float, rate: float, seconds: float, steps: int, bat
     )
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[Recipe, Path, Path | None]:
-    """The recipe, the output directory and the first stage's checkpoint; every field of the recipe is an option."""
+@dataclass(frozen=True)
+class Places:
+    """Directories to read and write."""
+
+    output: Path
+    from_first_stage: Path | None  # a checkpoint to start the second stage from
+    snapshots: Path | None  # for checkpoints on the way through the first stage
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[Recipe, Places]:
+    """The recipe, every field of which is an option, and the directories."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     parser.add_argument("--from-first-stage", type=Path, help="checkpoint directory to start the second stage from")
+    parser.add_argument("--snapshots", type=Path, help="directory for checkpoints on the way through the first stage")
     for field in fields(Recipe):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     options = vars(parser.parse_args(arguments))
-    output, first_stage = options.pop("output"), options.pop("from_first_stage")
-    return Recipe(**options), output, first_stage
+    places = Places(**{field.name: options.pop(field.name) for field in fields(Places)})
+    return Recipe(**options), places
 
 
-def first_stage(scans: digits.Floats, recipe: Recipe, output: Path) -> tuple[ImageGPT, digits.Floats]:
+def first_stage(scans: digits.Floats, recipe: Recipe, places: Places) -> tuple[ImageGPT, digits.Floats]:
     """Fit the palette and train a new model on crisp pictures."""
     clusters = fit_palette(scans, recipe.seed)
     pool = make_pool(scans, clusters, recipe.steps * recipe.batch, recipe.seed + 1)
@@ -148,18 +162,21 @@ def first_stage(scans: digits.Floats, recipe: Recipe, output: Path) -> tuple[Ima
         n_head=recipe.n_embd // 32,
     )
     model = ImageGPT(config).initialize(recipe.seed)
-    train(model, pool, clusters, recipe, output)
+    train(model, pool, clusters, recipe, places.output, snapshots=places.snapshots)
     return model, clusters
 
 
 def main() -> None:
     """Train and write the checkpoint."""
-    recipe, output, start = parse_arguments()
+    recipe, places = parse_arguments()
     torch.manual_seed(recipe.seed)
     scans = digits.load_split()[0].scans
-    model, clusters = first_stage(scans, recipe, output) if start is None else checkpoint.load(start)[:2]
+    start = places.from_first_stage
+    model, clusters = first_stage(scans, recipe, places) if start is None else checkpoint.load(start)[:2]
+    if not recipe.softened_steps:
+        return
     pool = make_pool(scans, clusters, recipe.softened_steps * recipe.batch, recipe.seed + 2, soft=True)
-    train(model.requires_grad_(True).train(), pool, clusters, recipe, output, recipe.softened_rate)
+    train(model.requires_grad_(True).train(), pool, clusters, recipe, places.output, recipe.softened_rate)
 
 
 if __name__ == "__main__":

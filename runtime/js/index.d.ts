@@ -122,7 +122,11 @@ export interface Manifest {
     readonly clusters: readonly (readonly number[])[];
     readonly [field: string]: unknown;
   };
-  readonly classifier: { readonly labels: readonly string[]; readonly layer: number; readonly sos: boolean } | null;
+  readonly classifier: {
+    readonly labels: readonly string[];
+    readonly layers: readonly number[];
+    readonly protocol: 'paper' | 'hf';
+  } | null;
   readonly graphs: {
     readonly [name: string]: {
       readonly file: string;

@@ -150,12 +150,12 @@ def test_classification_checkpoint(write_checkpoint: Write) -> None:
     labels = {"id2label": {0: "cat", 1: "dog", 2: "eel"}}
     directory = write_checkpoint("ImageGPTForImageClassification", labels)
     checkpoint = load_checkpoint(directory)
-    assert checkpoint.classifier == Classifier(("cat", "dog", "eel"), 2, False)
+    assert checkpoint.classifier == Classifier(("cat", "dog", "eel"), (2,), "hf")
     model = build_model(checkpoint)
     assert model.lm_head is None and model.classifier is not None and model.classifier.bias is None
     theirs = transformers.ImageGPTForImageClassification.from_pretrained(directory)
     with torch.no_grad():
-        ours = model.classifier(model(TOKENS)[1][checkpoint.classifier.layer].mean(1))
+        ours = model.class_logits(model(TOKENS), checkpoint.classifier)
         torch.testing.assert_close(ours, theirs(TOKENS).logits, atol=1e-5, rtol=1e-5)
 
 
@@ -176,10 +176,16 @@ def test_bare_model_has_no_heads(write_checkpoint: Write) -> None:
 
 def test_probe(write_checkpoint: Write) -> None:
     directory = write_checkpoint()
-    edit_tensors(directory, {"probe.weight": torch.ones(3, 16), "probe.bias": torch.arange(3.0)})
-    edit_json(directory / "config.json", {"probe_layer": 1, "probe_sos": True})
+    edit_tensors(directory, {"probe.weight": torch.ones(3, 32), "probe.bias": torch.arange(3.0)})
+    edit_json(directory / "config.json", {"probe_layers": [1, 0], "probe_protocol": "paper"})
     checkpoint = load_checkpoint(directory)
-    assert checkpoint.classifier == Classifier(("LABEL_0", "LABEL_1", "LABEL_2"), 1, True)
+    assert checkpoint.classifier == Classifier(("LABEL_0", "LABEL_1", "LABEL_2"), (1, 0), "paper")
+    model = build_model(checkpoint)
+    with torch.no_grad():
+        states = model(TOKENS)
+        pooled = torch.cat([model.h[1].ln_1(states.hidden[1], torch.zeros(()))[0], states.normed[0]], -1).mean(1)
+        ours = model.class_logits(states, checkpoint.classifier)
+    torch.testing.assert_close(ours, pooled.sum(1, keepdim=True) + torch.arange(3.0), atol=1e-4, rtol=1e-4)
     assert checkpoint.tensors["classifier.bias"].tolist() == [0, 1, 2]
     assert "lm_head.weight" in checkpoint.tensors
 

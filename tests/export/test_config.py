@@ -85,7 +85,13 @@ def test_other_names_of_fields_are_understood() -> None:
         {"is_decoder": True, "num_beams": 4, "temperature": 2.0, "do_sample": True, "top_k": 3},
         {"torch_dtype": "float16", "dtype": "float16", "transformers_version": "9", "_name_or_path": "/x", "task": "x"},
         {"add_cross_attention": False, "tie_word_embeddings": False, "pruned_heads": {}, "quantization_config": None},
-        {"id2label": {"0": "a"}, "probe_layer": 1, "probe_sos": True, "author": "me", "summary_type": "cls_index"},
+        {
+            "id2label": {"0": "a"},
+            "probe_layers": [1],
+            "probe_protocol": "hf",
+            "author": "me",
+            "summary_type": "cls_index",
+        },
     ],
 )
 def test_what_does_not_change_the_arithmetic_is_ignored(fields: dict[str, Any]) -> None:
@@ -160,24 +166,30 @@ def test_hub_ids() -> None:
 
 def test_score_head_reads_the_last_hidden_state() -> None:
     config = ImageGPTConfig(n_layer=3)
-    assert classifier_from_hf({}, config, 2, False, "") == Classifier(("LABEL_0", "LABEL_1"), 3, False)
+    shape = (2, config.n_embd)
+    assert classifier_from_hf({}, config, shape, False, "") == Classifier(("LABEL_0", "LABEL_1"), (3,), "hf")
     names = {"1": "dog", "0": "cat"}
-    assert classifier_from_hf({"id2label": names}, config, 2, False, "").labels == ("cat", "dog")
+    assert classifier_from_hf({"id2label": names}, config, shape, False, "").labels == ("cat", "dog")
 
 
-def test_probe_reads_the_hidden_state_it_names() -> None:
-    fields = {"probe_layer": 0, "probe_sos": True, "id2label": {"0": "a"}}
-    assert classifier_from_hf(fields, ImageGPTConfig(), 1, True, "") == Classifier(("a",), 0, True)
+def test_probe_reads_the_layers_it_names() -> None:
+    config = ImageGPTConfig()
+    for layers in ([0], [24, 3]):
+        fields = {"probe_layers": layers, "probe_protocol": "paper", "id2label": {"0": "a"}}
+        found = classifier_from_hf(fields, config, (1, len(layers) * config.n_embd), True, "")
+        assert found == Classifier(("a",), tuple(layers), "paper")
 
 
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"probe_sos": True}, "probe_layer is null, not an integer from 0 to 24"),
-        ({"probe_layer": 25, "probe_sos": True}, "probe_layer is 25, not an integer from 0 to 24"),
-        ({"probe_layer": True, "probe_sos": True}, "probe_layer is true"),
-        ({"probe_layer": 3}, "probe_sos is null, neither true nor false"),
-        ({"probe_layer": 3, "probe_sos": 1}, "probe_sos is 1"),
+        ({"probe_protocol": "hf"}, "probe_layers is null, not a list of integers from 0 to 24"),
+        ({"probe_layers": [25], "probe_protocol": "hf"}, "probe_layers is [25], not a list of integers from 0 to 24"),
+        ({"probe_layers": [True], "probe_protocol": "hf"}, "probe_layers is [True], not a list"),
+        ({"probe_layers": [], "probe_protocol": "hf"}, "probe_layers is [], not a list"),
+        ({"probe_layers": [3, 4], "probe_protocol": "hf"}, "[3, 4], whose 1024 features are not the 512 that the weig"),
+        ({"probe_layers": [3]}, "probe_protocol is null, none of paper, hf"),
+        ({"probe_layers": [3], "probe_protocol": ["hf"]}, "probe_protocol is ['hf'], none of"),
         ({"num_labels": 3}, "num_labels is 3, but the weights have 2 classes"),
         ({"id2label": {"0": "a"}}, "id2label names 1 classes, but the weights have 2; id2label lacks 1"),
         ({"id2label": {"0": "a", "1": "b", "2": "c"}}, "id2label names 3 classes"),
@@ -188,7 +200,7 @@ def test_probe_reads_the_hidden_state_it_names() -> None:
 )
 def test_bad_classifier_fields_are_refused(fields: dict[str, Any], expected: str) -> None:
     with pytest.raises(CheckpointError) as caught:
-        classifier_from_hf(fields, ImageGPTConfig(), 2, True, "some/config.json")
+        classifier_from_hf(fields, ImageGPTConfig(), (2, 512), True, "some/config.json")
     assert expected in str(caught.value)
 
 

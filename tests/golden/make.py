@@ -119,6 +119,13 @@ def pictures() -> Iterator[tuple[str, np.ndarray]]:
     yield "ramp", np.stack(np.broadcast_arrays(ramp[:, None] * 20, ramp * 20, ramp[::-1] * 10), -1).astype(np.uint8)
 
 
+def cut_square(image: Image.Image) -> Image.Image:
+    """The centre, at the model's size."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    return image.resize((8, 8), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+
+
 def encoded(array: np.ndarray) -> str:
     return base64.b64encode(array.tobytes()).decode()
 
@@ -152,7 +159,10 @@ def cases(checkpoint: Path) -> dict[str, Any]:
     for name in ("photo", "noise-8x8"):
         picture = tokens[name]
         behind_sos, alone = forward(model, [SOS, *picture[:-1]]), forward(model, picture)
-        pooled = behind_sos.hidden_states[PROBE_LAYER].mean(1)
+        square = processor(images=cut_square(Image.fromarray(shown[name])))["input_ids"][0].tolist()
+        hidden = forward(model, [SOS, *square[:-1]]).hidden_states[PROBE_LAYER]
+        with torch.no_grad():
+            pooled = model.transformer.h[PROBE_LAYER].ln_1(hidden).mean(1)
         probe = torch.softmax(pooled @ stored["probe.weight"].t() + stored["probe.bias"], -1)
         likelihood = torch.log_softmax(behind_sos.logits[0].double(), -1)
         nats = -likelihood[range(P), picture]

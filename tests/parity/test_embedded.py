@@ -190,7 +190,11 @@ def test_against_transformers(tiny_checkpoint: Path, bundles: Callable[..., Path
     from safetensors.torch import load_file
 
     tensors = load_file(tiny_checkpoint / "model.safetensors")
-    logits = start.hidden_states[1].mean(1) @ tensors["probe.weight"].t() + tensors["probe.bias"]
+    cut = torch.from_numpy(image_to_tokens(Image.fromarray(PHOTO), form.clusters, 8, 8, crop=True)).reshape(1, 64)
+    with torch.no_grad():
+        states = model(torch.cat([torch.tensor([[16]]), cut[:, :-1]], 1), output_hidden_states=True).hidden_states
+        pooled = model.transformer.h[1].ln_1(states[1]).mean(1)
+    logits = pooled @ tensors["probe.weight"].t() + tensors["probe.bias"]
     (probabilities,) = opened(bundle / "classify.onnx")(image=PHOTO)
     assert np.allclose(probabilities, torch.softmax(logits, -1)[0].numpy(), atol=1e-5)
 

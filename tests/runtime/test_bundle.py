@@ -25,7 +25,7 @@ FIELDS = ["name", "precision", "kv_cache", "opset", "config", "image_format", "c
 NESTED = {
     "config": ["vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "activation_function"],
     "image_format": ["height", "width", "clusters", "resample"],
-    "classifier": ["labels", "layer", "sos"],
+    "classifier": ["labels", "layers", "protocol"],
 }
 
 
@@ -69,12 +69,12 @@ def test_no_bundle(tmp_path: Path, kind: str) -> None:
     ("data", "expected"),
     [
         pytest.param(b"", "is not valid JSON (Expecting value", id="empty"),
-        pytest.param(b'{"format_version": 5, "sampl', "is not valid JSON (Unterminated string", id="cut short"),
+        pytest.param(b'{"format_version": 6, "sampl', "is not valid JSON (Unterminated string", id="cut short"),
         pytest.param(b"[" * 100_000, "is not valid JSON", id="nested without end"),
         pytest.param(b"[]", "is not a JSON object", id="list"),
         pytest.param(b"null", "is not a JSON object", id="null"),
         pytest.param(b"\xff\xfe{}", "cannot be read ('utf-8' codec", id="not UTF-8"),
-        pytest.param(b"{}", "has format_version None, this igpt-run reads 5", id="no version"),
+        pytest.param(b"{}", "has format_version None, this igpt-run reads 6", id="no version"),
         pytest.param(b" " * (16 << 20) + b"{}", "is too large to be a manifest", id="huge"),
     ],
 )
@@ -89,7 +89,7 @@ def test_manifest_that_is_a_directory(bundle_copy: Path) -> None:
     assert "manifest.json cannot be read" in refusal(bundle_copy)
 
 
-@pytest.mark.parametrize(("key", "known"), [("format_version", 5), ("sampling_version", 1)])
+@pytest.mark.parametrize(("key", "known"), [("format_version", 6), ("sampling_version", 1)])
 @pytest.mark.parametrize("version", [99, 2, 0, "1", "2", None])
 def test_unknown_version(bundle_copy: Path, edit_manifest: Edit, key: str, known: int, version: object) -> None:
     edit_manifest(bundle_copy, lambda record: record.update({key: version}))
@@ -136,8 +136,10 @@ def test_missing_field(bundle_copy: Path, edit_manifest: Edit, path: tuple[str, 
         ("image_format", "clusters", "red"),
         ("classifier", "labels", 3),
         ("classifier", "labels", ["a", "b"]),
-        ("classifier", "layer", "first"),
-        ("classifier", "layer", 4),
+        ("classifier", "layers", "first"),
+        ("classifier", "layers", [4]),
+        ("classifier", "layers", []),
+        ("classifier", "protocol", "ours"),
         ("config", "n_layer", 4),
         ("config", "n_embd", 64),
         ("source", "checkpoint", []),

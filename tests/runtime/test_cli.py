@@ -132,8 +132,11 @@ def test_features(run: Run, picture: Path, tiny_bundle: Path) -> None:
     with np.load("all.npz") as saved:
         assert np.array_equal(saved["features"], expected)
         assert saved["layers"].tolist() == [0, 1, 2, 3] and saved["images"].tolist() == [str(picture)] * 2
-    record = json.loads(run("features", picture, "-o", "two.npz", "--layer", 3, "--layer", 0, "--json").stdout)
-    assert record == {"output": "two.npz", "images": 1, "layers": [3, 0], "n_embd": 32}
+    record = json.loads(run("features", picture, "-o", "two.npz", "--layers", "3,0", "--json").stdout)
+    assert record == {
+        "output": "two.npz", "images": 1, "layers": [3, 0], "n_embd": 32, "protocol": "hf", "pool": "mean",
+        "skipped": [],
+    }  # fmt: skip
     with np.load("two.npz") as saved:
         assert np.abs(saved["features"] - expected[:1, [3, 0]]).max() <= 1e-6
 
@@ -152,7 +155,7 @@ def test_info(run: Run, tiny_bundle: Path) -> None:
     assert lines["path"].strip() == str(tiny_bundle)
     assert lines["model"].strip() == "3 layers x 32 wide, 4 heads, quick_gelu"
     assert lines["pictures"].strip() == "8x8, 16 colours"
-    assert lines["classifier"].strip() == "3 labels on layer 1"
+    assert lines["classifier"].strip() == "3 labels on layer 1 (paper)"
     record = json.loads(run("info", "--json").stdout)
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     assert record == {**manifest, "provider": "CPUExecutionProvider"}
@@ -206,9 +209,9 @@ def test_full_stdout(tiny_bundle: Path, command: str) -> None:
     assert done.stderr.splitlines()[-1] == "Error: No space left on device" and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["sample -o a.png", "sample -o a.png --gif --force", "features photo -o a.npz"])
-def test_full_disk(tiny_bundle: Path, picture: Path, tmp_path: Path, command: str) -> None:
-    arguments = [str(picture) if argument == "photo" else argument for argument in command.split()]
+@pytest.mark.parametrize("command", ["sample -o a.png", "sample -o a.png --gif --force"])
+def test_full_disk(tiny_bundle: Path, tmp_path: Path, command: str) -> None:
+    arguments = command.split()
     old = tmp_path / arguments[arguments.index("-o") + 1]
     if "--force" in arguments:
         old.write_bytes(b"old")
@@ -336,7 +339,8 @@ def test_bad_pictures(
 @pytest.mark.parametrize("command", ["complete", "classify", "features -o a.npz"])
 def test_no_picture(refused: Refused, tiny_bundle: Path, command: str) -> None:
     assert refused(main, *command.split(), "no.png", "--model", tiny_bundle) == "'no.png': no such file; check the path"
-    assert refused(main, *command.split(), ".", "--model", tiny_bundle) == "'.' is a directory; name a picture in it"
+    of_directory = refused(main, *command.split(), ".", "--model", tiny_bundle)
+    assert of_directory.startswith("'.' holds no pictures" if "features" in command else "'.' is a directory; name a ")
     assert refused(main, *command.split(), "--model", tiny_bundle).startswith("Missing argument 'IMAGE")
 
 
@@ -356,8 +360,10 @@ def test_closed_stdin(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--layer", "99"], "layer must be 0 .. 3 for this bundle, got 99"),
-        (["--layer", "0", "--layer", "-1"], "layer must be 0 .. 3 for this bundle, got 0, -1"),
+        (["--layers", "99"], "layers must be of 0 .. 3 for this bundle, got 99"),
+        (["--layers", "0,-1"], "layers must be of 0 .. 3 for this bundle, got 0, -1"),
+        (["--layers", "0,last"], "--layers must be all, or numbers like 9,12,18; got '0,last'"),
+        (["-o", "a.csv"], "features are written as .npz or .parquet; give -o such a name, not 'a.csv'"),
         (["-o", "old.npz"], "old.npz exists; add --force to overwrite it, or choose another output"),
         (["-o", "none/a.npz"], "cannot write 'none/a.npz': no directory none; create its directory first"),
     ],
@@ -387,6 +393,6 @@ def test_bad_bundles(
         (bundle_copy / "weights.safetensors").write_bytes(weights[:-1])
         assert f"bytes instead of {len(weights)}" in refused(main, *arguments, "--model", bundle_copy)
     edit_manifest(bundle_copy, lambda record: record.update(format_version=99))
-    assert "has format_version 99, this igpt-run reads 5" in refused(main, *arguments, "--model", bundle_copy)
+    assert "has format_version 99, this igpt-run reads 6" in refused(main, *arguments, "--model", bundle_copy)
     (bundle_copy / "manifest.json").write_text("{")
     assert "manifest.json is not valid JSON" in refused(main, *arguments, "--model", bundle_copy)

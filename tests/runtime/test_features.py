@@ -32,38 +32,62 @@ def session(tiny_bundle: Path) -> Session:
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_checkpoint: Path) -> Callable[[bool], npt.NDArray[np.float32]]:
-    """A function that gives transformers' pooled hidden states of PICTURES; True shifts the tokens behind sos."""
+def reference(tiny_checkpoint: Path) -> Callable[[str], npt.NDArray[np.float32]]:
+    """A function that gives transformers' pooled states of PICTURES by a protocol, [pictures, 4, 32]."""
     processor = transformers.AutoImageProcessor.from_pretrained(tiny_checkpoint, use_fast=False)
     model = transformers.ImageGPTModel.from_pretrained(tiny_checkpoint).eval()
-    tokens = torch.as_tensor(np.array(processor(PICTURES)["input_ids"]))
 
     @functools.cache
     @torch.no_grad()
-    def pooled(shift: bool) -> npt.NDArray[np.float32]:
-        start = torch.full((len(tokens), 1), model.config.vocab_size - 1)
-        inputs = torch.cat([start, tokens[:, :-1]], dim=1) if shift else tokens
-        states = model(input_ids=inputs, output_hidden_states=True).hidden_states
+    def pooled(protocol: str) -> npt.NDArray[np.float32]:
+        pictures = PICTURES if protocol == "hf" else [cut_square(picture) for picture in PICTURES]
+        inputs = torch.as_tensor(np.array(processor(pictures)["input_ids"]))
+        if protocol == "paper":
+            start = torch.full((len(inputs), 1), model.config.vocab_size - 1)
+            inputs = torch.cat([start, inputs[:, :-1]], dim=1)
+        states = list(model(input_ids=inputs, output_hidden_states=True).hidden_states)
+        if protocol == "paper":
+            # n^l = layer_norm(h^l), section 2.1; f^l is its mean over the sequence, section 2.3.
+            for layer, block in enumerate(model.h):
+                variance = states[layer].square().mean(-1, keepdim=True)
+                states[layer] = (
+                    block.ln_1.weight * states[layer] / torch.sqrt(variance + model.config.layer_norm_epsilon)
+                )
         return torch.stack([state.mean(1) for state in states], dim=1).numpy()
 
     return pooled
 
 
+def cut_square(picture: Image.Image) -> Image.Image:
+    """The short side resized to 8 pixels, the centre of the long one kept."""
+    side = min(picture.size)
+    left, top = (picture.width - side) / 2, (picture.height - side) / 2
+    return picture.resize((8, 8), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+
+
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 19])
-def test_features_are_the_pooled_hidden_states(
-    session: Session, reference: Callable[[bool], npt.NDArray[np.float32]], n: int
+@pytest.mark.parametrize("protocol", ["hf", "paper"])
+def test_features_are_the_pooled_states(
+    session: Session, reference: Callable[[str], npt.NDArray[np.float32]], protocol: str, n: int
 ) -> None:
-    values = features(session, PICTURES[:n])
+    values = features(session, PICTURES[:n], protocol=protocol)
     assert values.shape == (n, 4, 32) and values.dtype == np.float32
-    assert np.abs(values - reference(False)[:n]).max() <= 1e-4
-    assert np.ptp(reference(False), axis=0).max() > 0.1  # the pictures do differ
+    assert np.abs(values - reference(protocol)[:n]).max() <= 1e-4
+    assert np.ptp(reference(protocol), axis=0).max() > 0.1  # the pictures do differ
+
+
+@pytest.mark.parametrize("layers", [[2], [3, 0], [0], [1, 1]])
+@pytest.mark.parametrize("protocol", ["hf", "paper"])
+def test_layers_come_in_the_order_asked_for(session: Session, protocol: str, layers: list[int]) -> None:
+    every = features(session, PICTURES[:3], protocol=protocol)
+    assert np.abs(features(session, PICTURES[:3], protocol=protocol, layers=layers) - every[:, layers]).max() <= 1e-6
 
 
 def test_class_probabilities_are_those_of_the_probe(
-    session: Session, reference: Callable[[bool], npt.NDArray[np.float32]], tiny_checkpoint: Path
+    session: Session, reference: Callable[[str], npt.NDArray[np.float32]], tiny_checkpoint: Path
 ) -> None:
     probe = load_file(tiny_checkpoint / "model.safetensors")
-    pooled = torch.from_numpy(reference(True)[:, 1])
+    pooled = torch.from_numpy(reference("paper")[:, 1])
     expected = torch.softmax(pooled @ probe["probe.weight"].T + probe["probe.bias"], dim=1).numpy()
     values = classify(session, PICTURES)
     assert values.dtype == np.float32 and np.abs(values - expected).max() <= 1e-5
@@ -73,13 +97,15 @@ def test_class_probabilities_are_those_of_the_probe(
 
 def test_crop_cuts_instead_of_squashing(session: Session) -> None:
     wide, middle = PHOTO.crop((300, 200, 396, 232)), PHOTO.crop((332, 200, 364, 232))
-    for function in (features, classify):
-        cut, squashed, expected = (
-            function(session, [wide], crop=True),
-            function(session, [wide]),
-            function(session, [middle]),
-        )
-        assert np.abs(cut - expected).max() < 0.1 * np.abs(cut - squashed).max()
+    cut, squashed, expected = (
+        features(session, [wide], crop=True),
+        features(session, [wide]),
+        features(session, [middle]),
+    )
+    assert np.abs(cut - expected).max() < 0.1 * np.abs(cut - squashed).max()
+    for protocol in ("paper", "hf"):
+        once, twice = (features(session, [wide], protocol=protocol, crop=crop) for crop in (False, True))
+        assert np.array_equal(once, twice) == (protocol == "paper")
 
 
 def test_sources_may_be_mixed(session: Session, picture: Path) -> None:
@@ -110,5 +136,6 @@ def test_no_classifier(write_checkpoint: Write, tmp_path: Path, picture: Path) -
     with pytest.raises(BundleError) as caught:
         classify(session, [picture])
     assert str(caught.value) == (
-        f"{bundle} has no classifier; export an ImageGPTForImageClassification checkpoint, or one with a probe head"
+        f"{bundle} has no classifier; fit one with `igpt-run probe fit` and add it with `igpt-run probe export`, or "
+        "export an ImageGPTForImageClassification checkpoint"
     )

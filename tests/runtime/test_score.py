@@ -131,7 +131,7 @@ def test_bad_input(folder: Path, tiny_bundle: Path, refused: Callable[..., str],
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.png").write_text("not a picture")
     result = CliRunner().invoke(main, ["score", "broken", "--model", str(tiny_bundle), "--skip-broken"])
-    assert result.exit_code == 1 and result.stderr.splitlines()[-1].startswith("Error: no pictures were given")
+    assert result.exit_code == 1 and result.stderr.splitlines()[-1].startswith("Error: none of 1 pictures can be read")
 
 
 def test_a_bundle_without_likelihood(write_checkpoint: Callable[..., Path], tmp_path: Path, session: Session) -> None:

@@ -8,7 +8,8 @@ export const MANIFEST_FILE = 'manifest.json';
 export const WEIGHTS_FILE = 'weights.safetensors';
 export const MAX_MANIFEST_BYTES = 16 << 20;
 
-const VERSIONS = { format_version: 5, sampling_version: 1 };
+const VERSIONS = { format_version: 6, sampling_version: 1 };
+const PROTOCOLS = ['paper', 'hf'];
 const PRECISIONS = ['fp32', 'int8', 'int4', 'fp16'];
 const SHA256 = /^[0-9a-f]{64}$/;
 
@@ -99,12 +100,13 @@ function checkImageFormat({ image_format: form, config }, check) {
 function checkClassifier({ classifier, config }, check) {
   check(classifier === null || isObject(classifier), 'classifier', 'is missing');
   if (classifier !== null) {
-    const { labels, layer, sos } = classifier;
+    const { labels, layers, protocol } = classifier;
     const named = Array.isArray(labels) && labels.length > 0 && labels.every((label) => typeof label === 'string');
     check(named, 'classifier.labels', 'is not a list of names');
-    const known = Number.isInteger(layer) && layer >= 0 && layer <= config.n_layer;
-    check(known, 'classifier.layer', `is ${shown(layer)}, not 0 .. ${config.n_layer}`);
-    check(typeof sos === 'boolean', 'classifier.sos', `is ${shown(sos)}, not true or false`);
+    const isLayer = (layer) => Number.isInteger(layer) && layer >= 0 && layer <= config.n_layer;
+    const known = Array.isArray(layers) && layers.length > 0 && layers.every(isLayer);
+    check(known, 'classifier.layers', `are ${shown(layers)}, not some of 0 .. ${config.n_layer}`);
+    check(PROTOCOLS.includes(protocol), 'classifier.protocol', `is ${shown(protocol)}, not one of ${PROTOCOLS.join(', ')}`);
   }
 }
 

@@ -80,13 +80,17 @@ export class Model {
   async classify(image) {
     const { classifier } = this.manifest;
     if (classifier === null) {
-      const remedy = 'export an ImageGPTForImageClassification checkpoint, or one with a probe head';
+      const remedy = 'add one with `igpt-run probe export`, or export an ImageGPTForImageClassification checkpoint';
       throw new BundleError(`the bundle ${this.manifest.name} has no classifier; ${remedy}`, 'classifier');
+    }
+    if (classifier.protocol === 'paper' && !this.#bundle.has('classify')) {
+      const remedy = 'which classify.onnx does: export it with --embed';
+      throw new BundleError(`the classifier of ${this.manifest.name} wants pictures cut square, ${remedy}`, 'classifier');
     }
     const pixels = rgbOf(image);
     const probabilities = this.#bundle.has('classify')
       ? (await this.#ofImage('classify', pixels, ['probabilities'])).probabilities.data
-      : softmax((await this.#prefilled(pixels, classifier.sos, ['class_logits'])).class_logits.data);
+      : softmax((await this.#prefilled(pixels, false, ['class_logits'])).class_logits.data);
     return classifier.labels
       .map((label, i) => ({ label, probability: probabilities[i] }))
       .sort((a, b) => b.probability - a.probability);

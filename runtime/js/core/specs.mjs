@@ -55,6 +55,7 @@ export function graphSpecs({ config, imageFormat, nLabels, lmHead, cacheType }) 
         ...(lmHead ? [['logits', 'float32', ['batch', 'sequence', clusters]]] : []),
         ...Array.from({ length: layers + 1 }, (_, i) => [`hidden_states.${i}`, 'float32', stream]),
         ['features', 'float32', ['batch', ...features]],
+        ['normed_features', 'float32', ['batch', ...features]],
         ...(nLabels ? [['class_logits', 'float32', ['batch', nLabels]]] : []),
         ...cache('present', cacheType, ['batch', heads, 'sequence', head]),
       ],

@@ -59,9 +59,26 @@ class ImageFormat:
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """How a picture becomes features."""
+
+    crop: bool  # True: the short side is resized and the centre kept; False: the picture is squashed
+    sos: bool  # True: the input is sos and the first n_positions - 1 tokens, as in pre-training; False: all tokens
+    normed: bool  # True: the layer-normed input of each block's attention is pooled; False: the hidden state
+
+
+PROTOCOLS = {
+    # "Generative Pretraining from Pixels", sections 2.3 and 3.1, and image-gpt's src/model.py.
+    "paper": Protocol(crop=True, sos=True, normed=True),
+    # transformers' ImageGPTImageProcessor, `hidden_states` and ImageGPTForImageClassification.
+    "hf": Protocol(crop=False, sos=False, normed=False),
+}
+
+
+@dataclass(frozen=True)
 class Classifier:
     """A linear head over mean-pooled features."""
 
     labels: tuple[str, ...]  # name of each class
-    layer: int  # the hidden state it reads, 0..n_layer
-    sos: bool  # True: input is sos and the first n_positions - 1 tokens, as in pre-training; False: all tokens
+    layers: tuple[int, ...]  # of the features it reads, 0..n_layer each, one after the other
+    protocol: str  # of these features: a key of PROTOCOLS

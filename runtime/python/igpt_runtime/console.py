@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from igpt_runtime.errors import IgptError
 
@@ -56,11 +64,17 @@ def print_result(text: str, record: Any, as_json: bool) -> None:
 
 
 @contextmanager
-def token_progress(description: str, total: int, unit: str = "tokens") -> Iterator[Callable[[int], None]]:
-    """A progress bar of tokens with tokens/s on stderr, or of another unit; yields the function that advances it."""
+def token_progress(
+    description: str, total: int, unit: str = "tokens", *, before: int = 0
+) -> Iterator[Callable[[int], None]]:
+    """A progress bar of tokens with tokens/s on stderr, or of another unit; yields the function that advances it.
+
+    before: how many were done before, which do not count for the rate.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
+        MofNCompleteColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
@@ -69,7 +83,7 @@ def token_progress(description: str, total: int, unit: str = "tokens") -> Iterat
     console = Console(stderr=True)
     start = time.perf_counter()
     with Progress(*columns, console=console, transient=not console.is_terminal, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=total, rate="")
+        task = bar.add_task(description, total=total, completed=before, rate="")
         done = 0
 
         def advance(tokens: int) -> None:

@@ -1,36 +1,91 @@
-"""Features and class probabilities: one prefill per picture, no generation."""
+"""Features and class probabilities: one prefill per picture, of the graph up to the deepest layer that is read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from igpt_runtime import names
 from igpt_runtime.complete import Picture, as_image, tokens_of
-from igpt_runtime.errors import BundleError, OptionError
+from igpt_runtime.config import PROTOCOLS
+from igpt_runtime.errors import BundleError, ImageError, OptionError
 from igpt_runtime.generate import Tokens
+from igpt_runtime.manifest import Manifest
 from igpt_runtime.session import Session
 
 Array = npt.NDArray[np.float32]
+Broken = Callable[[str], None]  # called with what is wrong with a picture that is left out
 
 _BATCH = 8  # pictures a prefill takes at once: more only cost memory
 
 
-def features(session: Session, pictures: Sequence[Picture], *, crop: bool = False) -> Array:
-    """Mean-pooled hidden states of every layer, float32 [pictures, n_layer + 1, n_embd].
+def features(
+    session: Session,
+    pictures: Sequence[Picture],
+    *,
+    layers: Sequence[int] | None = None,
+    protocol: str = "hf",
+    crop: bool = False,
+) -> Array:
+    """Mean-pooled states of layers, float32 [pictures, layers, n_embd].
 
-    Layer i is transformers' `hidden_states[i]` for the tokens of its image processor: 0 is the embedding, n_layer the
-    last hidden state after the final layer norm.
+    layers: 0 .. n_layer each, all if None; protocol: "hf", or "paper" (see `feature_batches`); crop: with "hf", cut
+    pictures square.
 
     Raises:
         ImageError: a picture cannot be read.
-        OptionError: there are no pictures.
+        OptionError: there are no pictures, no such layer, or no such protocol.
+        BundleError: the bundle is damaged.
     """
-    return _pooled(session, pictures, names.FEATURES, crop=crop, sos=False)
+    batches = feature_batches(session, pictures, layers=layers, protocol=protocol, crop=crop)
+    return np.concatenate([values for _, values in batches])
+
+
+def feature_batches(
+    session: Session,
+    pictures: Sequence[Picture],
+    *,
+    layers: Sequence[int] | None = None,
+    protocol: str = "hf",
+    crop: bool = False,
+    broken: Broken | None = None,
+) -> Iterator[tuple[list[int], Array]]:
+    """As `features`, batch by batch: indices of pictures, and their features [batch, layers, n_embd].
+
+    With "hf", layer i is transformers' `hidden_states[i]` for the tokens of its image processor: 0 is the embedding,
+    n_layer the last hidden state, after the final layer norm. With "paper" ("Generative Pretraining from Pixels",
+    section 2.3), pictures are cut square, sos comes first and the last token is left out, and layer i is the
+    layer-normed input of block i's attention; n_layer is as above.
+
+    broken: called with what is wrong with a picture that cannot be read, instead of raising.
+    """
+    kept = checked_layers(session.manifest, layers)
+    if protocol not in PROTOCOLS:
+        raise OptionError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
+    rules = PROTOCOLS[protocol]
+    output = names.NORMED_FEATURES if rules.normed else names.FEATURES
+    batches = token_batches(session, pictures, crop=crop or rules.crop, broken=broken)
+    with session.part(names.PREFILL, [output], {output: kept}) as graph:
+        for indices, tokens in batches:
+            inputs = behind_sos(session, tokens) if rules.sos else tokens
+            yield indices, graph.run([output], {names.INPUT_IDS: inputs})[0]
+
+
+def checked_layers(manifest: Manifest, layers: Sequence[int] | None) -> tuple[int, ...]:
+    """The layers that are asked for, all if None. Raises OptionError for what is no layer, or none."""
+    n_layer = manifest.config.n_layer
+    kept = tuple(range(n_layer + 1)) if layers is None else tuple(layers)
+    if not kept or not all(0 <= layer <= n_layer for layer in kept):
+        raise OptionError(
+            f"layers must be of 0 .. {n_layer} for this bundle, got {', '.join(map(str, kept)) or 'none'}"
+        )
+    return kept
 
 
 def classify(session: Session, pictures: Sequence[Picture], *, crop: bool = False) -> Array:
     """Class probabilities, float32 [pictures, labels]; the labels are `session.manifest.classifier.labels`.
+
+    crop: cut pictures square, even if the classifier's protocol does not.
 
     Raises:
         BundleError: the bundle has no classifier.
@@ -40,25 +95,19 @@ def classify(session: Session, pictures: Sequence[Picture], *, crop: bool = Fals
     classifier = session.manifest.classifier
     if classifier is None:
         raise BundleError(
-            f"{session.bundle.path} has no classifier; export an ImageGPTForImageClassification checkpoint, "
-            "or one with a probe head"
+            f"{session.bundle.path} has no classifier; fit one with `igpt-run probe fit` and add it with `igpt-run "
+            "probe export`, or export an ImageGPTForImageClassification checkpoint"
         )
-    logits = _pooled(session, pictures, names.CLASS_LOGITS, crop=crop, sos=classifier.sos)
+    rules = PROTOCOLS[classifier.protocol]
+    batches = []
+    with session.part(names.PREFILL, [names.CLASS_LOGITS]) as graph:
+        for _, tokens in token_batches(session, pictures, crop=crop or rules.crop):
+            inputs = behind_sos(session, tokens) if rules.sos else tokens
+            batches.append(graph.run([names.CLASS_LOGITS], {names.INPUT_IDS: inputs})[0])
+    logits = np.concatenate(batches)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
     return probabilities
-
-
-def _pooled(session: Session, pictures: Sequence[Picture], output: str, *, crop: bool, sos: bool) -> Array:
-    """One output of the prefill graph for all pictures. sos: shift the tokens behind sos, as in pre-training."""
-    if not pictures:
-        raise OptionError("no pictures were given; give at least one")
-    batches = []
-    with session.borrowed(names.PREFILL) as graph:
-        for batch in token_batches(session, pictures, crop):
-            inputs = behind_sos(session, batch) if sos else batch
-            batches.append(graph.run([output], {names.INPUT_IDS: inputs})[0])
-    return np.concatenate(batches)
 
 
 def behind_sos(session: Session, tokens: Tokens) -> Tokens:
@@ -67,8 +116,32 @@ def behind_sos(session: Session, tokens: Tokens) -> Tokens:
     return np.concatenate([start, tokens[:, :-1]], axis=1)
 
 
-def token_batches(session: Session, pictures: Sequence[Picture], crop: bool) -> Iterator[Tokens]:
-    """The tokens of pictures, as many at once as a prefill takes well, int64 [pictures, height * width]."""
-    for first in range(0, len(pictures), _BATCH):
-        batch = pictures[first : first + _BATCH]
-        yield np.stack([tokens_of(session, as_image(picture), crop=crop) for picture in batch])
+def token_batches(
+    session: Session, pictures: Sequence[Picture], *, crop: bool, broken: Broken | None = None
+) -> Iterator[tuple[list[int], Tokens]]:
+    """Indices and tokens of pictures, as many at once as a prefill takes well, int64 [batch, height * width].
+
+    broken: called with what is wrong with a picture that cannot be read, instead of raising ImageError. Raises
+    OptionError if there are no pictures, ImageError if all are broken.
+    """
+    if not pictures:
+        raise OptionError("no pictures were given; give at least one")
+    any_read = False
+    indices: list[int] = []
+    rows: list[Tokens] = []
+    for index, picture in enumerate(pictures):
+        try:
+            rows.append(tokens_of(session, as_image(picture), crop=crop))
+            indices.append(index)
+        except ImageError as error:
+            if broken is None:
+                raise
+            broken(str(error))
+        if len(rows) == _BATCH:
+            any_read = True
+            yield indices, np.stack(rows)
+            indices, rows = [], []
+    if rows:
+        yield indices, np.stack(rows)
+    elif not any_read:
+        raise ImageError(f"none of {len(pictures)} pictures can be read; give at least one that can")

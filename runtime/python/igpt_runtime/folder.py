@@ -1,10 +1,10 @@
 """Picture files below directories."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from igpt_runtime.complete import Picture, as_image
+from igpt_runtime.complete import Picture
 from igpt_runtime.errors import ImageError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
@@ -39,17 +39,9 @@ def _walk(directory: str) -> list[str]:
     return found
 
 
-def readable(pictures: Sequence[str], broken: Callable[[str], None]) -> list[str]:
-    """The pictures that can be read; `broken` is called with what is wrong with each other one."""
-    kept = []
-    for picture in pictures:
-        try:
-            as_image(picture)
-        except ImageError as error:
-            broken(str(error))
-        else:
-            kept.append(picture)
-    return kept
+def label_of(picture: str) -> str:
+    """The name of the directory a picture is in, which is its class where directories are classes; "" for "-"."""
+    return "" if picture == "-" else Path(picture).absolute().parent.name
 
 
 def unique_stems(pictures: Sequence[Picture]) -> list[str]:

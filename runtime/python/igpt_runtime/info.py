@@ -28,7 +28,8 @@ def describe(session: Session, *, start: bool) -> tuple[dict[str, object], dict[
         "pictures": f"{form.width}x{form.height}, {config.n_clusters} colours",
         "classifier": "none"
         if manifest.classifier is None
-        else f"{len(manifest.classifier.labels)} labels on layer {manifest.classifier.layer}",
+        else f"{len(manifest.classifier.labels)} labels on layer {', '.join(map(str, manifest.classifier.layers))} "
+        f"({manifest.classifier.protocol})",
         "graphs": f"{', '.join(manifest.graphs)} ({manifest.profile})",
         "size": f"{size / 1e6:,.1f} MB",
         "checkpoint": manifest.source["checkpoint"],

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from igpt_runtime import names
-from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
+from igpt_runtime.config import PROTOCOLS, Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import BundleError
 from igpt_runtime.names import TensorSpec, graph_specs
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -113,15 +113,13 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         raise ValueError("image_format.clusters holds a number that is not finite")
     if image["height"] < 1 or image["height"] * image["width"] != config.n_positions:
         raise ValueError(f"image_format {image['height']}x{image['width']} is not config.n_positions")
-    classifier = record["classifier"]
+    classifier = None if record["classifier"] is None else _classifier(record["classifier"], config)
     graphs = {name: _graph(graph) for name, graph in record["graphs"].items()}
-    if classifier is not None and not 0 <= classifier["layer"] <= config.n_layer:
-        raise ValueError(f"classifier.layer {classifier['layer']} is not 0 .. {config.n_layer}")
     kv_cache = record["kv_cache"]
     if kv_cache not in CACHE_DTYPES:
         raise ValueError(f"kv_cache is {kv_cache!r}, not one of {', '.join(CACHE_DTYPES)}")
     form = ImageFormat(int(image["height"]), int(image["width"]), clusters, int(image["resample"]))
-    _check_graphs(graphs, config, form, 0 if classifier is None else len(classifier["labels"]), CACHE_DTYPES[kv_cache])
+    _check_graphs(graphs, config, form, 0 if classifier is None else len(classifier.labels), CACHE_DTYPES[kv_cache])
     if record["profile"] not in PROFILES:
         raise ValueError(f"profile is {record['profile']!r}, not one of {', '.join(PROFILES)}")
     if record["precision"] not in PRECISIONS:
@@ -138,9 +136,7 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         opset=int(record["opset"]),
         config=config,
         image_format=form,
-        classifier=None
-        if classifier is None
-        else Classifier(tuple(map(str, classifier["labels"])), int(classifier["layer"]), bool(classifier["sos"])),
+        classifier=classifier,
         graphs=graphs,
         files={name: FileRecord(int(file["size"]), str(file["sha256"])) for name, file in record["files"].items()},
         source={key: _text(record["source"][key]) for key in ("checkpoint", "sha256")},
@@ -148,6 +144,15 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         verification={key: float(value) for key, value in record["verification"].items()},
         certificate=_certificate(record["certificate"]),
     )
+
+
+def _classifier(record: Any, config: ImageGPTConfig) -> Classifier:
+    classifier = Classifier(tuple(map(str, record["labels"])), tuple(record["layers"]), record["protocol"])
+    if not classifier.layers or not all(type(i) is int and 0 <= i <= config.n_layer for i in classifier.layers):
+        raise ValueError(f"classifier.layers {record['layers']} are not 0 .. {config.n_layer}")
+    if classifier.protocol not in PROTOCOLS:
+        raise ValueError(f"classifier.protocol is {classifier.protocol!r}, not one of {', '.join(PROTOCOLS)}")
+    return classifier
 
 
 def _certificate(record: Any) -> Mapping[str, Any] | None:

@@ -15,6 +15,7 @@ COMPLETE = "complete"
 CLASSIFY = "classify"
 SCORE = "score"
 FEATURES = "features"  # also the name of an output
+NORMED_FEATURES = "normed_features"
 
 IMAGE = "image"
 IMAGES = "images"
@@ -104,7 +105,8 @@ def prefill_outputs(
     slots = (BATCH, config.n_head, SEQUENCE, config.head_dim)
     outputs = [TensorSpec(LOGITS, "float32", (BATCH, SEQUENCE, config.n_clusters))] if lm_head else []
     outputs += [TensorSpec(hidden_state(i), "float32", stream) for i in range(config.n_layer + 1)]
-    outputs += [TensorSpec(FEATURES, "float32", (BATCH, config.n_layer + 1, config.n_embd))]
+    pooled = (BATCH, config.n_layer + 1, config.n_embd)
+    outputs += [TensorSpec(FEATURES, "float32", pooled), TensorSpec(NORMED_FEATURES, "float32", pooled)]
     outputs += [TensorSpec(CLASS_LOGITS, "float32", (BATCH, n_labels))] if n_labels else []
     return outputs + _cache(present_names(config), cache_dtype, slots)
 

@@ -21,7 +21,7 @@ from PIL import Image
 from igpt_runtime import names
 from igpt_runtime.complete import Picture, images_of
 from igpt_runtime.errors import BundleError, OptionError
-from igpt_runtime.features import behind_sos, token_batches
+from igpt_runtime.features import Broken, behind_sos, token_batches
 from igpt_runtime.generate import Tokens
 from igpt_runtime.session import Session
 from igpt_runtime.sheet import auto_scale, upscale
@@ -34,6 +34,7 @@ _HEAT = np.array([(0, 0, 8), (92, 20, 110), (229, 92, 48), (252, 255, 164)], np.
 class Score:
     """What one picture costs."""
 
+    index: int  # of the picture, among those given
     nats: npt.NDArray[np.float32]  # of each pixel, [height, width]
     tokens: Tokens  # int64 [height * width]
 
@@ -53,12 +54,14 @@ def score(
     pictures: Sequence[Picture],
     *,
     crop: bool = True,
+    broken: Broken | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Score]:
     """The score of every picture, one after the other.
 
-    crop: cut pictures square, as the paper does, instead of squashing them; progress: called with the number of
-    pictures done since the last call.
+    crop: cut pictures square, as the paper does, instead of squashing them; broken: called with what is
+    wrong with a picture that cannot be read, instead of raising; progress: called with the number of pictures done
+    since the last call.
 
     Raises, when iterated over:
         BundleError: the bundle has no language-model head.
@@ -73,11 +76,11 @@ def score(
             "export an ImageGPTForCausalImageModeling checkpoint"
         )
     form = session.manifest.image_format
-    with session.borrowed(names.PREFILL) as graph:
-        for tokens in token_batches(session, pictures, crop):
+    with session.part(names.PREFILL, [names.LOGITS]) as graph:
+        for indices, tokens in token_batches(session, pictures, crop=crop, broken=broken):
             (logits,) = graph.run([names.LOGITS], {names.INPUT_IDS: behind_sos(session, tokens)})
-            for row, picture in zip(logits, tokens, strict=True):
-                yield Score(_nats(row, picture).reshape(form.height, form.width), picture)
+            for index, row, picture in zip(indices, logits, tokens, strict=True):
+                yield Score(index, _nats(row, picture).reshape(form.height, form.width), picture)
             if progress is not None:
                 progress(len(tokens))
 

@@ -5,7 +5,7 @@ import ctypes
 import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from igpt_runtime.device import CUDA, DeviceTensors, with_options
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
 from igpt_runtime.names import DECODE, DECODE_SHARED
+from igpt_runtime.subgraph import part_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -25,6 +26,8 @@ _CPU = "CPUExecutionProvider"
 _DECODERS = {DECODE, DECODE_SHARED}
 # Prefill reads every weight for hundreds of tokens: it is as fast straight from the mapped file, but for 4 bits.
 _FAST_UNPACKED = {"fp32", "int8"}
+# ONNX Runtime's option for graphs that come without a file.
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -99,8 +102,28 @@ class Session:
             if not was_open:
                 self._graphs.pop(name, None)
 
-    def _open(self, path: Path, name: str) -> "onnxruntime.InferenceSession":
+    @contextlib.contextmanager
+    def part(
+        self, name: str, outputs: Sequence[str], picked: Mapping[str, Sequence[int]] | None = None
+    ) -> Iterator["onnxruntime.InferenceSession"]:
+        """What of a graph computes some outputs; closed afterwards.
+
+        picked: see `igpt_runtime.subgraph.part_of`. Raises as `graph` does.
+        """
+        path = self._checked(name)
+        try:
+            part = part_of(path.read_bytes(), outputs, picked)
+        except (ValueError, IndexError, KeyError) as error:  # of files of another origin
+            raise BundleError(f"{path} cannot be cut ({error}); export the bundle again") from error
+        with self._checking_weights():
+            graph = self._open(path, name, part)
+        yield graph
+
+    def _open(self, path: Path, name: str, part: bytes | None = None) -> "onnxruntime.InferenceSession":
+        """Open the graph in a file, or a part of it, which was made from that file."""
         options = self._ort.SessionOptions()
+        if part is not None:
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
         options.log_severity_level = 3
         on_cpu = self._providers == [_CPU]
         if name not in _DECODERS:
@@ -114,7 +137,7 @@ class Session:
             # When a provider fails to start, onnxruntime prints that to stdout, where our results go.
             with contextlib.redirect_stdout(sys.stderr):
                 providers = with_options(self._providers, self.manifest, decodes=name in _DECODERS)
-                session = self._ort.InferenceSession(path, options, providers=providers)
+                session = self._ort.InferenceSession(part or path, options, providers=providers)
             session.disable_fallback()
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             reason = str(error).splitlines()[0]

@@ -1,0 +1,140 @@
+"""Cuts out of a graph's file the part that computes what is asked for, without the onnx package.
+
+ONNX Runtime computes every node of a graph whichever outputs are fetched, so a part saves time. A file is a protocol
+buffer, `onnx.proto` of the ONNX standard; only records that are left out or changed are looked into.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+# Numbers of fields in onnx.proto.
+_MODEL_GRAPH = 7
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 1, 5, 12, 13
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 2, 4, 5
+_ATTRIBUTE_GRAPHS = (6, 11)
+_TENSOR_NAME = 8
+_VALUE_NAME = 1
+_BYTES = 2  # wire type of texts, bytes and records
+_SIZES = {1: 8, 5: 4}  # wire type: size in bytes of a number
+
+
+class _Field(NamedTuple):
+    number: int
+    content: memoryview  # of texts, bytes and records; empty for numbers
+    whole: memoryview  # with its tag and length
+
+
+def part_of(model: bytes, outputs: Sequence[str], picked: Mapping[str, Sequence[int]] | None = None) -> bytes:
+    """The file of a graph with only these outputs, and what they need.
+
+    model: a serialized ModelProto; picked: for an output that joins tensors (a Concat), which of these it is to join,
+    in this order: then the others are not computed.
+
+    Raises ValueError if there is no such output, or if it joins nothing where `picked` says it does.
+    """
+    return b"".join(
+        _record(_MODEL_GRAPH, _part_of_graph(field.content, outputs, picked or {}))
+        if field.number == _MODEL_GRAPH
+        else field.whole
+        for field in _fields(memoryview(model))
+    )
+
+
+def _part_of_graph(graph: memoryview, outputs: Sequence[str], picked: Mapping[str, Sequence[int]]) -> bytes:
+    fields = list(_fields(graph))
+    there = {_text(field.content, _VALUE_NAME): field.whole for field in fields if field.number == _GRAPH_OUTPUT}
+    missing = [name for name in outputs if name not in there]
+    if missing:
+        raise ValueError(f"the graph has no output {missing[0]}")
+    needed = set(outputs)
+    kept: list[bytes | memoryview] = []
+    for field in reversed(fields):  # nodes are in an order in which each follows what it needs
+        if field.number != _GRAPH_NODE:
+            continue
+        makes = needed.intersection(_texts(field.content, _NODE_OUTPUT))
+        if not makes:
+            continue
+        node = field.content
+        for name in makes & picked.keys():
+            node = memoryview(_pick(node, picked[name], name))
+        needed.update(_reads(node))
+        kept.append(_record(_GRAPH_NODE, node))
+    parts = kept[::-1]
+    for field in fields:
+        unused = field.number == _GRAPH_INITIALIZER and _text(field.content, _TENSOR_NAME) not in needed
+        if field.number not in (_GRAPH_NODE, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO) and not unused:
+            parts.append(field.whole)
+    for name in outputs:  # a picked one has another shape, which ONNX Runtime infers
+        parts.append(_record(_GRAPH_OUTPUT, _record(_VALUE_NAME, name.encode())) if name in picked else there[name])
+    return b"".join(parts)
+
+
+def _pick(node: memoryview, which: Sequence[int], name: str) -> bytes:
+    """A Concat of some of its inputs."""
+    fields = list(_fields(node))
+    inputs = [field.whole for field in fields if field.number == _NODE_INPUT]
+    if _text(node, _NODE_OP_TYPE) != "Concat" or not all(0 <= i < len(inputs) for i in which):
+        raise ValueError(f"output {name} does not join {max(which) + 1} tensors")
+    return b"".join([*(inputs[i] for i in which), *(f.whole for f in fields if f.number != _NODE_INPUT)])
+
+
+def _reads(node: memoryview) -> Iterator[str]:
+    """Names a node reads, also inside of graphs that are its attributes."""
+    yield from _texts(node, _NODE_INPUT)
+    for attribute in (field.content for field in _fields(node) if field.number == _NODE_ATTRIBUTE):
+        for graph in (field.content for field in _fields(attribute) if field.number in _ATTRIBUTE_GRAPHS):
+            for field in _fields(graph):
+                if field.number == _GRAPH_NODE:
+                    yield from _reads(field.content)
+                if field.number == _GRAPH_OUTPUT:
+                    yield _text(field.content, _VALUE_NAME)
+
+
+def _texts(record: memoryview, number: int) -> list[str]:
+    return [str(field.content, "utf-8") for field in _fields(record) if field.number == number]
+
+
+def _text(record: memoryview, number: int) -> str:
+    return next(iter(_texts(record, number)), "")
+
+
+def _fields(record: memoryview) -> Iterator[_Field]:
+    position = 0
+    while position < len(record):
+        start = position
+        tag, position = _varint(record, position)
+        kind, content = tag & 7, record[:0]
+        if kind == _BYTES:
+            length, position = _varint(record, position)
+            content = record[position : position + length]
+            position += length
+        elif kind == 0:
+            _, position = _varint(record, position)
+        else:
+            position += _SIZES[kind]
+        yield _Field(tag >> 3, content, record[start:position])
+
+
+def _varint(record: memoryview, position: int) -> tuple[int, int]:
+    """A number in groups of seven bits, the lowest first, and the position after it."""
+    value = shift = 0
+    while True:
+        byte = record[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def _record(number: int, content: bytes | memoryview) -> bytes:
+    return _number(number << 3 | _BYTES) + _number(len(content)) + bytes(content)
+
+
+def _number(value: int) -> bytes:
+    groups = bytearray()
+    while value >= 0x80:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
