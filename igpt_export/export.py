@@ -3,16 +3,19 @@
 import importlib.metadata
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
+import torch
+from torch import Tensor
 
 from igpt_export.calibration import Observation, Outputs, Pictures, load_pictures, observe
 from igpt_export.certificate import certify, check_loss
 from igpt_export.checkpoint import Checkpoint
 from igpt_export.graphs import trace_graphs
+from igpt_export.model import Parts
 from igpt_export.overflow import check_activations
 from igpt_export.portable import inlined
 from igpt_export.precision import Precision, check_shape
@@ -66,25 +69,43 @@ def export_bundle(
     with bundle_directory(output, force=force) as directory:
         seen = None if pictures is None else _observe(checkpoint, pictures, precision, stage)
         tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, seen and seen[0])
-        stage("writing weights")
-        write_weights(tensors, tensors.shapes, directory, _counted(stage, "writing weights", "MB", 1_000_000))
-        stage("tracing graphs")
-        graphs = trace_graphs(checkpoint, precision, directory / WEIGHTS_FILE, embed=embed)
-        if profile == "portable":
-            graphs = {name: inlined(graph) for name, graph in graphs.items()}
-        for name, graph in graphs.items():
-            write_graph(graph, f"{name}.onnx", directory)
-        manifest = _manifest(checkpoint, precision, profile, graphs, directory)
-        write_manifest(manifest, directory)
-        stage("verifying against torch")
-        report = verify_bundle(directory, tensors, checkpoint.config, checkpoint.classifier, precision)
-        manifest = replace(manifest, verification=report)
+        manifest = write_bundle(directory, checkpoint, tensors, tensors.shapes, precision, profile, embed, stage)
         if pictures is not None and seen is not None:
             stage("measuring the loss")
             certificate = certify(directory, pictures, *seen, _counted(stage, "measuring the loss", "tokens"))
             check_loss(certificate, limit)
             manifest = replace(manifest, certificate=certificate.record())
-        write_manifest(manifest, directory)
+            write_manifest(manifest, directory)
+    return manifest
+
+
+def write_bundle(
+    directory: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], precision: Precision, profile: str, embed: bool,
+    stage: Callable[[str], None],
+) -> Manifest:  # fmt: skip
+    """Write weights, graphs and manifest into an empty directory, and verify them.
+
+    checkpoint: what the bundle is of; tensors, shapes: its weights file, see `write_weights`; the rest: see
+    `export_bundle`.
+
+    Raises:
+        VerificationError: the graphs disagree with torch.
+    """
+    stage("writing weights")
+    write_weights(tensors, shapes, directory, _counted(stage, "writing weights", "MB", 1_000_000))
+    stage("tracing graphs")
+    graphs = trace_graphs(checkpoint, Parts.of(tensors), precision, directory / WEIGHTS_FILE, embed=embed)
+    if profile == "portable":
+        graphs = {name: inlined(graph) for name, graph in graphs.items()}
+    for name, graph in graphs.items():
+        write_graph(graph, f"{name}.onnx", directory)
+    manifest = _manifest(checkpoint, precision, profile, graphs, directory)
+    write_manifest(manifest, directory)
+    stage("verifying against torch")
+    report = verify_bundle(directory, tensors, checkpoint.config, checkpoint.classifier, precision)
+    manifest = replace(manifest, verification=report)
+    write_manifest(manifest, directory)
     return manifest
 
 

@@ -101,14 +101,15 @@ def _quantized(model: ImageGPT, present: list[Tensor]) -> list[Tensor]:
     return [quantize_cache(tensor, scale) for tensor, scale in zip(present, scales, strict=True)]
 
 
-def trace_graphs(checkpoint: Checkpoint, precision: Precision, weights: Path, *, embed: bool) -> dict[str, ir.Model]:
+def trace_graphs(
+    checkpoint: Checkpoint, parts: Parts, precision: Precision, weights: Path, *, embed: bool
+) -> dict[str, ir.Model]:
     """The graphs a checkpoint exports to, by name, with their weights referring to the file `weights`.
 
-    embed: also those that take a picture and give what one wants of it, with no host code.
+    parts: what the weights are for; embed: also those that take a picture and give what one wants of it, with no host
+    code.
     """
     config, form, classifier = checkpoint.config, checkpoint.image_format, checkpoint.classifier
-    # Asked now, as under FakeTensorMode no tensor can be read.
-    parts = Parts.of(checkpoint.tensors)
     cache_dtype, int8_cache = precision.cache_dtype, precision.kv_cache == "int8"
     specs = graph_specs(config, form, lm_head=parts.lm_head, n_labels=parts.n_labels, cache_dtype=cache_dtype)
     modules: dict[str, Callable[[ImageGPT], nn.Module]] = {

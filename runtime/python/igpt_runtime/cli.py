@@ -2,14 +2,36 @@
 
 import sys
 import warnings
+from collections.abc import Callable
 
 import click
 
 from igpt_runtime.commands import drawing, machine, reading
 from igpt_runtime.console import Group
 
+_PLUGINS = "igpt_runtime.commands"  # entry points of this group are commands too
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+class _Commands(Group):
+    """Commands of this package, and those that other packages bring along."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *sorted(_plugins())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        plugin = None if command is not None else _plugins().get(cmd_name)
+        return command if plugin is None else plugin()
+
+
+def _plugins() -> dict[str, Callable[[], click.Command]]:
+    """By name, what loads each."""
+    from importlib.metadata import entry_points  # slow to import, and not needed for the commands here
+
+    return {entry.name: entry.load for entry in entry_points(group=_PLUGINS)}
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="igpt-onnx")
 def main() -> None:
     """Complete, sample, classify, embed and score pictures with an ImageGPT bundle on ONNX Runtime.

@@ -92,6 +92,19 @@ def classify(session: Session, pictures: Sequence[Picture], *, crop: bool = Fals
         ImageError: a picture cannot be read.
         OptionError: there are no pictures.
     """
+    logits = np.concatenate([values for _, values in class_logits(session, pictures, crop=crop)])
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def class_logits(
+    session: Session, pictures: Sequence[Picture], *, crop: bool = False, broken: Broken | None = None
+) -> Iterator[tuple[list[int], Array]]:
+    """As `classify`, before the softmax and batch by batch: indices of pictures, and their logits [batch, labels].
+
+    broken: see `feature_batches`.
+    """
     classifier = session.manifest.classifier
     if classifier is None:
         raise BundleError(
@@ -99,15 +112,10 @@ def classify(session: Session, pictures: Sequence[Picture], *, crop: bool = Fals
             "probe export`, or export an ImageGPTForImageClassification checkpoint"
         )
     rules = PROTOCOLS[classifier.protocol]
-    batches = []
     with session.part(names.PREFILL, [names.CLASS_LOGITS]) as graph:
-        for _, tokens in token_batches(session, pictures, crop=crop or rules.crop):
+        for indices, tokens in token_batches(session, pictures, crop=crop or rules.crop, broken=broken):
             inputs = behind_sos(session, tokens) if rules.sos else tokens
-            batches.append(graph.run([names.CLASS_LOGITS], {names.INPUT_IDS: inputs})[0])
-    logits = np.concatenate(batches)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities
+            yield indices, graph.run([names.CLASS_LOGITS], {names.INPUT_IDS: inputs})[0]
 
 
 def behind_sos(session: Session, tokens: Tokens) -> Tokens:

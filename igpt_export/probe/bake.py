@@ -1,0 +1,100 @@
+"""Makes a probe the classifier of a bundle."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from igpt_export.checkpoint import Checkpoint
+from igpt_export.export import write_bundle
+from igpt_export.precision import Precision
+from igpt_export.probe.fit import Probe
+from igpt_export.writer import bundle_directory, write_manifest
+from igpt_runtime import names
+from igpt_runtime.bundle import Bundle
+from igpt_runtime.config import Classifier
+from igpt_runtime.errors import OptionError
+from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
+from igpt_runtime.session import import_onnxruntime
+
+_HEAD = "classifier."
+
+
+def bake_probe(
+    bundle: Bundle, probe: Probe, output: Path, *, force: bool = False, stage: Callable[[str], None] = lambda name: None
+) -> Manifest:
+    """Write the bundle anew, with the probe as its classifier; weights and precision are as before.
+
+    A classifier that it had is left out. force: replace an existing bundle; stage: called with the name of each stage.
+
+    Raises:
+        OptionError: the probe is of another model.
+        OutputError: `output` exists or cannot be written.
+        BundleError: a file of the bundle is damaged.
+        VerificationError: the new bundle disagrees with torch; nothing is kept.
+    """
+    import_onnxruntime()
+    manifest = bundle.manifest
+    width = len(probe.layers) * manifest.config.n_embd
+    if probe.checkpoint != manifest.source["sha256"]:
+        raise OptionError(
+            f"the probe was fitted on {probe.model}, {bundle.path} is of another checkpoint; "
+            "fit one with `igpt-run probe fit --model` and this bundle"
+        )
+    if probe.linear.weight.shape[1] != width or max(probe.layers) > manifest.config.n_layer:
+        raise OptionError(f"the probe reads {probe.linear.weight.shape[1]} features, {bundle.path} has {width}")
+    classifier = Classifier(probe.label_names, probe.layers, probe.protocol)
+    precision = Precision(manifest.precision, manifest.kv_cache)
+    tensors = _WithHead(bundle.check_file(WEIGHTS_FILE), probe, precision)
+    checkpoint = Checkpoint(
+        name=manifest.name,
+        config=manifest.config,
+        image_format=manifest.image_format,
+        tensors=tensors,
+        classifier=classifier,
+        source=manifest.source["checkpoint"] or manifest.name,
+        sha256=manifest.source["sha256"],
+    )
+    with bundle_directory(output, force=force) as directory:
+        embed = names.FEATURES in manifest.graphs
+        made = write_bundle(directory, checkpoint, tensors, tensors.shapes, precision, manifest.profile, embed, stage)
+        # What the precision costs was measured without these classes.
+        made = replace(made, certificate=_without_classes(manifest.certificate))
+        write_manifest(made, directory)
+    return made
+
+
+class _WithHead(Mapping[str, Tensor]):
+    """The tensors of a bundle's weights file, memory-mapped, and a probe as their classifier."""
+
+    def __init__(self, path: Path, probe: Probe, precision: Precision) -> None:
+        dtype = torch.float16 if precision.is_half else torch.float32
+        arrays = {"weight": probe.linear.weight, "bias": probe.linear.bias}
+        self._head = {_HEAD + part: torch.from_numpy(array).to(dtype) for part, array in arrays.items()}
+        file: Any = safe_open(path, framework="pt")
+        self._names = [name for name in file.keys() if not name.startswith(_HEAD)]  # noqa: SIM118 - not a dict
+        self._file = file
+        self.shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in self.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name in self._head:
+            return self._head[name]
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Any:
+        return iter([*self._names, *self._head])
+
+    def __len__(self) -> int:
+        return len(self._names) + len(self._head)
+
+
+def _without_classes(certificate: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if certificate is None:
+        return None
+    unknown = {"kl_divergence": None, "top1_agreement": None}
+    return {**certificate, "features": {part: {**shift, **unknown} for part, shift in certificate["features"].items()}}
