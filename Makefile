@@ -6,7 +6,7 @@ EXAMPLE ?= models/demo/examples/seven.png
 
 RUNTIME_JS := runtime/js
 
-.PHONY: setup demo embed test test-slow lint typecheck format bundles bench peers js clean
+.PHONY: setup demo embed test test-slow lint typecheck format bundles bench peers reproduce js clean
 
 setup: $(VENV)/.installed
 
@@ -59,6 +59,11 @@ peers: bundles
 	$(BIN)/python tests/bench/compare.py --bundle fp32=build/small-fp32 --bundle int8=build/small-int8 \
 	  --bundle int4=build/small-int4
 	build/peers/plot/bin/python tests/bench/report.py --plot tests/bench/results/peers.png
+
+# The paper's claims about features, at the demo's scale: trains three small models where build/reproduce has none (about
+# an hour and a half on two cores), then measures for half an hour. Writes models/demo/claims.
+reproduce: setup
+	$(BIN)/python models/demo/reproduce.py --work build/reproduce
 
 # The JavaScript runtime: its dependencies for tests, its types, and its tests.
 js:

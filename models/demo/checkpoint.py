@@ -19,10 +19,10 @@ _LM_HEAD, _PROBE = "lm_head.", "probe."
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear classifier of ten digits over the mean of one hidden state."""
+    """A linear classifier of ten digits over features of one layer."""
 
-    layer: int  # index in hidden_states, 0..n_layer
-    sos: bool  # True: input is sos and the first n_positions - 1 tokens; False: all tokens
+    layer: int  # 0..n_layer
+    protocol: str  # of the features: paper or hf
     weight: Tensor  # [10, n_embd]
     bias: Tensor  # [10]
 
@@ -37,7 +37,7 @@ def save(directory: Path, model: ImageGPT, clusters: digits.Floats, probe: Probe
     config = _config(model.config)
     if probe is not None:
         tensors |= {f"{_PROBE}weight": probe.weight.contiguous(), f"{_PROBE}bias": probe.bias}
-        config |= {"probe_layer": probe.layer, "probe_sos": probe.sos}
+        config |= {"probe_layers": [probe.layer], "probe_protocol": probe.protocol}
     _write_json(directory / _CONFIG, config)
     _write_json(directory / _PREPROCESSOR, _preprocessor(clusters))
     save_file(tensors, directory / _WEIGHTS, metadata={"format": "pt"})
@@ -51,7 +51,7 @@ def load(directory: Path) -> tuple[ImageGPT, digits.Floats, Probe | None]:
     probe = None
     if f"{_PROBE}weight" in tensors:
         weight, bias = tensors.pop(f"{_PROBE}weight"), tensors.pop(f"{_PROBE}bias")
-        probe = Probe(stored["probe_layer"], stored["probe_sos"], weight, bias)
+        probe = Probe(stored["probe_layers"][0], stored["probe_protocol"], weight, bias)
     model = ImageGPT(ImageGPTConfig(**fields)).eval()
     model.load_state_dict({name.removeprefix("transformer."): tensor for name, tensor in tensors.items()})
     clusters = json.loads((directory / _PREPROCESSOR).read_text())["clusters"]

@@ -140,8 +140,9 @@ def measure_probe(demo: Demo) -> tuple[checkpoint.Probe, dict[str, object]]:
         Pictures(torch.from_numpy(demo.tokens(demo.held_out, soft=soft)), demo.held_out.labels)
         for soft in (False, True)
     )
-    fit, figures = fit_probe(demo.model, train, validation, held_out, softened)
-    return fit.probe, figures
+    fit, protocol, figures = fit_probe(demo.model, train, validation, held_out, softened)
+    weight, bias = (torch.from_numpy(array) for array in (fit.linear.weight, fit.linear.bias))
+    return checkpoint.Probe(fit.layers[0], protocol, weight, bias), figures
 
 
 def draw_pages(demo: Demo, completed: digits.Ints, directory: Path) -> None:

@@ -38,9 +38,10 @@ def _continue(model: ImageGPT, primers: Tensor, sampling: Sampling, generator: t
     sequence = functional.pad(primers, (1, 0), value=config.sos)
     new, past_length = sequence, 0
     while sequence.shape[1] <= config.n_positions:
-        last, _, cache = model(new, past_length, cache)
+        states = model(new, past_length, cache)
+        cache = states.present
         past_length += new.shape[1]
         uniform = torch.rand(len(primers), generator=generator)
-        new = next_token(model.lm_head(last[:, -1]), uniform, temperature, top_k, top_p)
+        new = next_token(model.lm_head(states.last[:, -1]), uniform, temperature, top_k, top_p)
         sequence = torch.cat([sequence, new], 1)
     return sequence[:, 1:]
