@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from igpt_export.checkpoint import Checkpoint, build_model
-from igpt_export.model import Attention, Conv1D, ImageGPT, RMSNorm, pooled
-from igpt_runtime.config import Classifier
+from igpt_export.blocks import states_by_block, unloaded_model
+from igpt_export.checkpoint import Checkpoint
+from igpt_export.model import Attention, Conv1D, ImageGPT, RMSNorm, States, pooled
 from igpt_runtime.errors import ImageError, OptionError
 from igpt_runtime.palette import image_to_tokens, read_image
 
@@ -138,31 +138,36 @@ def observe(
     """Run the float model over all pictures.
 
     Returns what it computed inside of the calibration pictures, and its outputs for all, calibration pictures first.
-    progress: called with the number of pictures done and of all.
+    progress: called with the number of blocks done and of all, counting both kinds of pictures.
     """
-    model = build_model(checkpoint)
+    model = unloaded_model(checkpoint.config, checkpoint.tensors)
     observation = Observation()
     hooks = _hooks(model, observation)
-    inputs = shifted(np.concatenate([pictures.calibration, pictures.held_out]), checkpoint.config.sos)
-    outputs = []
-    first = 0
-    while first < len(inputs):
-        calibrating = first < len(pictures.calibration)
-        end = min(first + _BATCH, len(pictures.calibration) if calibrating else len(inputs))
-        if not calibrating:
-            for hook in hooks:
-                hook.remove()
-        outputs.append(_outputs(model, checkpoint.classifier, torch.from_numpy(inputs[first:end])))
-        progress(end, len(inputs))
-        first = end
-    return observation, Outputs.together(outputs)
+    half = checkpoint.config.n_layer + 1
+    calibration = _outputs(model, checkpoint, pictures.calibration, lambda block: progress(block, 2 * half))
+    for hook in hooks:
+        hook.remove()
+    held_out = _outputs(model, checkpoint, pictures.held_out, lambda block: progress(half + block, 2 * half))
+    return observation, Outputs.together([calibration, held_out])
 
 
-def _outputs(model: ImageGPT, classifier: Classifier | None, inputs: Tensor) -> Outputs:
-    states = model(inputs)
-    logits = None if model.lm_head is None else model.lm_head(states.last).numpy()
-    class_logits = None if classifier is None else model.class_logits(states, classifier).numpy()
-    return Outputs(logits, pooled(states.hidden).numpy(), class_logits)
+def _outputs(model: ImageGPT, checkpoint: Checkpoint, tokens: Tokens, progress: Callable[[int], None]) -> Outputs:
+    """What an unloaded model computes of pictures; progress: called with the number of blocks that are done."""
+    shifted_tokens = torch.from_numpy(shifted(tokens, checkpoint.config.sos))
+    inputs = [shifted_tokens[first : first + _BATCH] for first in range(0, len(tokens), _BATCH)]
+    last: list[Tensor] = []
+    hidden_means, normed_means = [], []
+    for block, states in enumerate(states_by_block(model, checkpoint.tensors, inputs), start=1):
+        last = [hidden for hidden, _ in states]
+        hidden_means.append(torch.cat([pooled([hidden]) for hidden, _ in states]))
+        normed_means.append(torch.cat([pooled([normed]) for _, normed in states]))
+        progress(block)
+    logits = None if model.lm_head is None else torch.cat([model.lm_head(state) for state in last]).numpy()
+    class_logits = None
+    if checkpoint.classifier is not None:  # which reads means, here as states of a single position
+        means = States(hidden_means[-1], hidden_means, normed_means, [])
+        class_logits = model.class_logits(means, checkpoint.classifier).numpy()
+    return Outputs(logits, torch.cat(hidden_means, dim=1).numpy(), class_logits)
 
 
 def _hooks(model: nn.Module, observation: Observation) -> list[torch.utils.hooks.RemovableHandle]:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from igpt_export.blocks import BlockGraph
 from igpt_export.calibration import Observation, Outputs, Pictures, shifted
 from igpt_export.overflow import check_finite
+from igpt_export.verify import decode_feeds
 from igpt_runtime import names
-from igpt_runtime.cache import new_cache
+from igpt_runtime.bundle import open_bundle
 from igpt_runtime.errors import VerificationError
-from igpt_runtime.generate import DecodeStep, GenerationOptions
-from igpt_runtime.session import Session, open_session
+from igpt_runtime.manifest import Manifest
 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
@@ -67,18 +68,18 @@ def certify(
 
     expected: what the float model computes of all pictures, calibration pictures first.
     """
-    session = open_session(directory, device="cpu")
-    count = max(1, _TOKENS // session.manifest.config.n_positions)
+    manifest = open_bundle(directory).manifest
+    count = max(1, _TOKENS // manifest.config.n_positions)
     split = len(pictures.calibration)
     calibration, held_out = (np.arange(split)[:count], np.arange(split, split + len(pictures.held_out))[:count])
     rows = np.concatenate([calibration, held_out])
     parts = {"calibration": slice(0, len(calibration)), "held_out": slice(len(calibration), None)}
     tokens = np.concatenate([pictures.calibration, pictures.held_out])[rows]
-    reference, prefilled = expected.of(rows), _prefilled(session, tokens)
+    reference, prefilled = expected.of(rows), _prefilled(directory, manifest, tokens)
     prefill = decode = None
     if reference.logits is not None and prefilled.logits is not None:
-        decoded = _decode_logits(session, tokens, progress)
-        if session.manifest.precision == "fp16":
+        decoded = _decode_logits(directory, manifest, tokens, progress)
+        if manifest.precision == "fp16":
             check_finite(decoded, "decode logits")
         prefill, decode = (
             {name: compare(reference.logits[part], logits[part], tokens[part]) for name, part in parts.items()}
@@ -151,29 +152,31 @@ def _log_softmax(logits: Array) -> npt.NDArray[np.float64]:
     return result
 
 
-def _prefilled(session: Session, tokens: Tokens) -> Outputs:
+def _prefilled(directory: Path, manifest: Manifest, tokens: Tokens) -> Outputs:
     """What the prefill graph computes, picture by picture: the rows of a batch may be rounded otherwise."""
-    graph_outputs = {spec.name for spec in session.manifest.graphs[names.PREFILL].outputs}
-    wanted = [name for name in (names.LOGITS, names.FEATURES, names.CLASS_LOGITS) if name in graph_outputs]
-    found = []
-    with session.borrowed(names.PREFILL) as graph:
-        for row in shifted(tokens, session.manifest.config.sos):
-            arrays = dict(zip(wanted, graph.run(wanted, {names.INPUT_IDS: row[None]}), strict=True))
-            if session.manifest.precision == "fp16":
-                for name, array in arrays.items():
-                    check_finite(array, f"prefill {name}")
-            found.append(Outputs(arrays.get(names.LOGITS), arrays[names.FEATURES], arrays.get(names.CLASS_LOGITS)))
-    return Outputs.together(found)
+    record = manifest.graphs[names.PREFILL]
+    there = {spec.name for spec in record.outputs}
+    wanted = [name for name in (names.LOGITS, names.FEATURES, names.CLASS_LOGITS) if name in there]
+    steps = [{names.INPUT_IDS: row[None]} for row in shifted(tokens, manifest.config.sos)]
+    found = BlockGraph(directory / record.file).run(steps, wanted)
+    if manifest.precision == "fp16":
+        for arrays in found:
+            for name, array in arrays.items():
+                check_finite(array, f"prefill {name}")
+    return Outputs.together(
+        [Outputs(step.get(names.LOGITS), step[names.FEATURES], step.get(names.CLASS_LOGITS)) for step in found]
+    )
 
 
-def _decode_logits(session: Session, tokens: Tokens, progress: Progress) -> Array:
+def _decode_logits(directory: Path, manifest: Manifest, tokens: Tokens, progress: Progress) -> Array:
     """Logits of every position from the decode graph, fed one token at a time."""
-    inputs = shifted(tokens, session.manifest.config.sos)
-    step = DecodeStep(session, new_cache(session.manifest, len(tokens)), GenerationOptions(), with_logits=True)
-    logits = []
-    uniform = np.zeros(len(tokens), np.float32)
-    for position in range(inputs.shape[1]):
-        step(inputs[:, position : position + 1], position, uniform)
-        logits.append(step.logits().copy())
-        progress(position + 1, inputs.shape[1])
-    return np.stack(logits, axis=1)
+    config = manifest.config
+    inputs = shifted(tokens, config.sos)
+    steps = [decode_feeds(inputs[:, i : i + 1], i, temperature=1.0) for i in range(inputs.shape[1])]
+    carried = dict(zip(names.past_names(config), names.present_names(config), strict=True))
+    shape = (len(tokens), config.n_head, config.n_positions, config.head_dim)
+    graph = BlockGraph(directory / manifest.graphs[names.DECODE].file)
+    found = graph.run(
+        steps, [names.LOGITS], carried=carried, state=lambda _: np.zeros(shape, manifest.cache_dtype), progress=progress
+    )
+    return np.stack([step[names.LOGITS] for step in found], axis=1)

@@ -72,7 +72,7 @@ def export_bundle(
         manifest = write_bundle(directory, checkpoint, tensors, tensors.shapes, precision, profile, embed, stage)
         if pictures is not None and seen is not None:
             stage("measuring the loss")
-            certificate = certify(directory, pictures, *seen, _counted(stage, "measuring the loss", "tokens"))
+            certificate = certify(directory, pictures, *seen, _counted(stage, "measuring the loss", "blocks"))
             check_loss(certificate, limit)
             manifest = replace(manifest, certificate=certificate.record())
             write_manifest(manifest, directory)
@@ -114,7 +114,7 @@ def _observe(
 ) -> tuple[Observation, Outputs]:
     """What the float model computes of the pictures; for fp16, after a look at whether that fits."""
     stage("calibrating")
-    observation, outputs = observe(checkpoint, pictures, _counted(stage, "calibrating", "pictures"))
+    observation, outputs = observe(checkpoint, pictures, _counted(stage, "calibrating", "blocks"))
     if precision.is_half:
         check_activations(observation, outputs)
     return observation, outputs

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from igpt_export.checkpoint import Checkpoint
 from igpt_export.embed import embedded_graphs
-from igpt_export.model import ImageGPT, Parts, States, pooled
+from igpt_export.model import ImageGPT, Parts, States, mean
 from igpt_export.ops import quantize_cache
 from igpt_export.pictures import has_filter, postprocess_graph, preprocess_graph
 from igpt_export.precision import Precision
@@ -29,12 +29,19 @@ class Prefill(nn.Module):
         self.model, self.classifier, self.int8_cache = model, classifier, int8_cache
 
     def forward(self, input_ids: Tensor) -> list[Tensor]:
-        states = _prefilled(self.model, input_ids)
+        # What is read is float32 in every precision. Means come at once, so that a state is not kept for them.
+        hidden_states, means, normed_means = [], [], []
+
+        def visit(hidden: Tensor, normed: Tensor) -> None:
+            hidden_states.append(hidden.float())
+            means.append(mean(hidden_states[-1]))
+            normed_means.append(mean(normed))
+
+        states = _prefilled(self.model, input_ids, visit)
         logits = [] if self.model.lm_head is None else [self.model.lm_head(states.last).float()]
-        # What is read is float32 in every precision.
-        hidden_states = [hidden.float() for hidden in states.hidden]
-        class_logits = [] if self.classifier is None else [self.model.class_logits(states, self.classifier)]
-        outputs = [*logits, *hidden_states, pooled(hidden_states), pooled(states.normed), *class_logits]
+        of_means = States(states.last, means, normed_means, [])
+        class_logits = [] if self.classifier is None else [self.model.class_logits(of_means, self.classifier)]
+        outputs = [*logits, *hidden_states, torch.cat(means, 1), torch.cat(normed_means, 1), *class_logits]
         return [*outputs, *(_quantized(self.model, states.present) if self.int8_cache else states.present)]
 
 
@@ -85,13 +92,13 @@ class DecodeShared(nn.Module):
         return [next_token(logits, uniform, temperature, top_k, top_p), logits, *states.present]
 
 
-def _prefilled(model: ImageGPT, input_ids: Tensor) -> States:
+def _prefilled(model: ImageGPT, input_ids: Tensor, visit: Callable[[Tensor, Tensor], None]) -> States:
     """What `model` makes of whole sequences, with the attention that keeps a cache, which is the fused one."""
     batch, sequence = input_ids.shape
     config = model.config
     empty = torch.zeros(batch, config.n_head, sequence, config.head_dim, dtype=model.wte.weight.dtype)
     start = torch.zeros((), dtype=torch.int64)
-    states: States = model(input_ids, start, [empty] * (2 * config.n_layer))
+    states: States = model(input_ids, start, [empty] * (2 * config.n_layer), visit=visit)
     return states
 
 

@@ -198,7 +198,12 @@ class States(NamedTuple):
 
 def pooled(states: Sequence[Tensor]) -> Tensor:
     """The mean over the sequence of each, in float32 [batch, len(states), n_embd]."""
-    return torch.cat([state.float().mean(1, keepdim=True) for state in states], dim=1)
+    return torch.cat([mean(state) for state in states], dim=1)
+
+
+def mean(state: Tensor) -> Tensor:
+    """The mean over the sequence, in float32 [batch, 1, n_embd]."""
+    return state.float().mean(1, keepdim=True)
 
 
 class ImageGPT(nn.Module):
@@ -236,18 +241,17 @@ class ImageGPT(nn.Module):
         past_length: Tensor | int = 0,
         past: Cache | None = None,
         prefix: Cache | None = None,
+        visit: Callable[[Tensor, Tensor], None] = lambda hidden, normed: None,
     ) -> States:
         """Run new tokens through all blocks.
 
         input_ids: int64 [batch, sequence]; past_length: filled slots of the cache; past: per block key and value
         [batch, n_head, capacity, head_dim], or None to run without a cache; prefix: per block key and value of a prefix
-        that all rows share, with `past` as `igpt_export.ops.shared_prefix_attention` takes it."""
+        that all rows share, with `past` as `igpt_export.ops.shared_prefix_attention` takes it.
+        visit: called with each hidden and normed state as soon as there is one.
+        """
         past_length = torch.as_tensor(past_length)
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device) + past_length
-        x, residual = self.wte(input_ids), self.wpe(positions)[None]
-        if x.dtype == torch.float16:
-            # CUDA's norm with float32 sums ("strict mode") takes no broadcast skip.
-            residual = residual.expand_as(x)
+        x, residual = self.embed(input_ids, past_length)
         hidden_states: list[Tensor] = []
         normed_states: list[Tensor] = []
         present: list[Tensor] = []
@@ -255,14 +259,28 @@ class ImageGPT(nn.Module):
             layer_past = None if past is None else past[2 * layer : 2 * layer + 2]
             layer_prefix = None if prefix is None else prefix[2 * layer : 2 * layer + 2]
             x, residual, hidden, normed, layer_present = block(x, residual, layer_past, past_length, layer_prefix)
+            visit(hidden, normed)
             hidden_states.append(hidden)
             normed_states.append(normed)
             present.extend(layer_present)
         last, _ = self.ln_f(x, residual)
+        visit(last, last)
         return States(last, [*hidden_states, last], [*normed_states, last], present)
 
+    def embed(self, input_ids: Tensor, past_length: Tensor) -> tuple[Tensor, Tensor]:
+        """The stream that the first block reads."""
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device) + past_length
+        x, residual = self.wte(input_ids), self.wpe(positions)[None]
+        if x.dtype == torch.float16:
+            # CUDA's norm with float32 sums ("strict mode") takes no broadcast skip.
+            residual = residual.expand_as(x)
+        return x, residual
+
     def class_logits(self, states: States, classifier: Classifier) -> Tensor:
-        """Logits of the classes [batch, n_labels], from what a run over inputs of the classifier's protocol left."""
+        """Logits of the classes [batch, n_labels], from what a run over inputs of the classifier's protocol left.
+
+        Of the states only their means count: those may be given instead, as states of one position.
+        """
         assert self.classifier is not None, "this model has no classifier"
         read = states.normed if PROTOCOLS[classifier.protocol].normed else states.hidden
         features = pooled([read[layer] for layer in classifier.layers]).flatten(1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,16 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from igpt_export.model import ImageGPT, Parts, pooled
+from igpt_export.blocks import BlockGraph, states_by_block, unloaded_model
+from igpt_export.model import States, pooled
 from igpt_export.overflow import check_finite
 from igpt_export.precision import Precision
 from igpt_runtime import names
-from igpt_runtime.cache import Cache, new_cache, share_prefix
+from igpt_runtime.bundle import open_bundle
+from igpt_runtime.cache import Cache, Slots, new_cache, share_prefix
 from igpt_runtime.complete import tokens_of
 from igpt_runtime.config import Classifier, ImageGPTConfig
 from igpt_runtime.errors import VerificationError
 from igpt_runtime.features import classify, features
-from igpt_runtime.generate import DecodeStep, GenerationOptions, generate_all, prefill
+from igpt_runtime.generate import GenerationOptions, generate_all
 from igpt_runtime.palette import tokens_to_image
 from igpt_runtime.session import Session, open_session
 
@@ -50,35 +53,43 @@ def verify_bundle(
     sequence = min(_SEQUENCE, config.n_positions)
     tokens = np.random.default_rng(0).integers(0, config.n_clusters, (_SEQUENCES, sequence))
     tokens[:, 0] = config.sos
+    manifest = open_bundle(directory).manifest
     expected = _reference(tensors, config, classifier, precision, tokens)
-    session = open_session(directory, device="cpu")
-    outputs = _prefilled(session, list(expected), tokens)
-    differences = [
-        _difference(expected[name], value, name, precision) for name, value in zip(expected, outputs, strict=True)
-    ]
+    graph = BlockGraph(directory / manifest.graphs[names.PREFILL].file)
+    (outputs,) = graph.run([{names.INPUT_IDS: tokens}], list(expected))
+    differences = [_difference(expected[name], outputs[name], name, precision) for name in expected]
     report = {
         "prefill_max_abs_diff": differences[0],
         "tolerance": _tolerance(precision),
         "sequence": float(sequence),
     }
     split = max(sequence - _STEPS, min(1, sequence - 1))
-    if names.DECODE in session.manifest.graphs:
-        # All prefill first: it and a decode graph would each have the weights in memory.
-        slots = [prefill(session, row[1 : split + 1]) for row in tokens]
+    if names.DECODE in manifest.graphs:
+        slots = [_filled(graph, config, row[:split]) for row in tokens]
         starts = {names.DECODE: new_cache, names.DECODE_SHARED: share_prefix}
         for name, start in starts.items():
-            if name in session.manifest.graphs and (split or name == names.DECODE):
+            if name in manifest.graphs and (split or name == names.DECODE):
+                stepped = BlockGraph(directory / manifest.graphs[name].file)
                 logits = np.stack(
                     [
-                        _steps(session, row[split:], split, start(session.manifest, _ROWS, part))
+                        _steps(stepped, config, row[split:], split, start(manifest, _ROWS, part))
                         for row, part in zip(tokens, slots, strict=True)
                     ]
                 )
                 report[f"{name}_max_abs_diff"] = _difference(
                     expected[names.LOGITS][:, split:], logits, f"{name} logits", precision
                 )
-    _verify_picture_graphs(session, precision)
+    _verify_picture_graphs(open_session(directory, device="cpu"), precision)
     return report
+
+
+def _filled(graph: BlockGraph, config: ImageGPTConfig, inputs: Tokens) -> Slots:
+    """The cache after `inputs` [sequence], of one row, in order."""
+    if not inputs.size:
+        return []
+    present = names.present_names(config)
+    (found,) = graph.run([{names.INPUT_IDS: inputs[None]}], present)
+    return [found[name] for name in present]
 
 
 def _verify_picture_graphs(session: Session, precision: Precision) -> None:
@@ -141,11 +152,9 @@ def _reference(
     tokens: Tokens,
 ) -> dict[str, Array]:  # fmt: skip
     """What torch makes of the tensors; logits first, if the model has them."""
-    with torch.device("meta"):
-        int8_cache = precision.kv_cache == "int8"
-        model = ImageGPT(config, Parts.of(tensors), linear=precision.linear, int8_cache=int8_cache).eval()
-    model.load_state_dict({n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}, assign=True)
-    states = model(torch.from_numpy(tokens))
+    model = unloaded_model(config, tensors, linear=precision.linear, int8_cache=precision.kv_cache == "int8")
+    pairs = [pair for (pair,) in states_by_block(model, tensors, [torch.from_numpy(tokens)])]
+    states = States(pairs[-1][0], [hidden for hidden, _ in pairs], [normed for _, normed in pairs], [])
     expected = {} if model.lm_head is None else {names.LOGITS: model.lm_head(states.last)}
     expected |= {names.FEATURES: pooled(states.hidden), names.NORMED_FEATURES: pooled(states.normed)}
     if classifier is not None:
@@ -160,14 +169,36 @@ def _prefilled(session: Session, outputs: list[str], tokens: Tokens) -> list[Arr
     return result
 
 
-def _steps(session: Session, inputs: Tokens, first: int, cache: Cache) -> Array:
-    """Feed `inputs` [steps], whose first is at position `first`, one by one to all rows; logits [steps, n_clusters]."""
-    step = DecodeStep(session, cache, GenerationOptions(), with_logits=True)
-    logits = []
-    for position, token in enumerate(inputs, start=first):
-        step(np.full((_ROWS, 1), token), position, np.zeros(_ROWS, np.float32))
-        logits.append(step.logits()[-1].copy())
-    return np.stack(logits)
+def _steps(graph: BlockGraph, config: ImageGPTConfig, inputs: Tokens, first: int, cache: Cache) -> Array:
+    """Feed `inputs` [steps], whose first is at position `first`, one by one to all rows; logits [steps, n_clusters].
+
+    Raises VerificationError if at temperature 0 the graph does not draw the likeliest token.
+    """
+    shared = dict(zip(names.prefix_names(config), cache.prefix, strict=False))
+    steps = [
+        {**shared, **decode_feeds(np.full((_ROWS, 1), token), position, temperature=0.0)}
+        for position, token in enumerate(inputs, start=first)
+    ]
+    past = names.past_names(config)
+    caches = dict(zip(past, cache.own, strict=True))
+    carried = dict(zip(past, names.present_names(config), strict=True))
+    found = graph.run(steps, [names.LOGITS, names.NEXT_IDS], carried=carried, state=caches.__getitem__)
+    logits = np.stack([step[names.LOGITS] for step in found])
+    _check_equal(np.stack([step[names.NEXT_IDS][:, 0] for step in found]), logits.argmax(-1), cache.graph)
+    last_row: Array = logits[:, -1]
+    return last_row
+
+
+def decode_feeds(tokens: Tokens, position: int, *, temperature: float) -> dict[str, npt.NDArray[Any]]:
+    """Inputs of a decode graph but its caches, for tokens int64 [rows, 1] at a position and uniforms of 0."""
+    return {
+        names.INPUT_IDS: tokens,
+        names.PAST_LENGTH: np.array(position),
+        names.UNIFORM: np.zeros(len(tokens), np.float32),
+        names.TEMPERATURE: np.array(temperature, np.float32),
+        names.TOP_K: np.array(0),
+        names.TOP_P: np.array(1, np.float32),
+    }
 
 
 def _difference(expected: Array, actual: Array, what: str, precision: Precision) -> float:
