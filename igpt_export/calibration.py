@@ -25,6 +25,7 @@ _DIGITS = Path(__file__).with_name("calibration.png")
 _SIDE = 16
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
 _TOKENS = 8192  # of one kind of pictures: more change the scales of a layer very little
+_WORK = 2.5e13  # tokens times weights of one kind of pictures: minutes on a few cores, whatever the size of the model
 _BATCH = 4
 
 
@@ -83,7 +84,9 @@ def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:
         ImageError: a picture cannot be read.
     """
     form = checkpoint.image_format
-    most = max(1, _TOKENS // checkpoint.config.n_positions)
+    config = checkpoint.config
+    weights = config.n_layer * config.n_embd * (4 * config.n_embd + 2 * config.inner_dim)
+    most = max(1, int(min(_TOKENS, _WORK / weights)) // config.n_positions)
     found = _digits(most) if directory is None else _pictures_in(directory, 2 * most)
     tokens = np.stack(
         [image_to_tokens(image, form.clusters, form.height, form.width, resample=form.resample) for image in found]

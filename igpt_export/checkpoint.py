@@ -4,21 +4,23 @@ Reads Hugging Face's layout from a directory or from the Hub, and makes checkpoi
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from igpt_export.config import architectures_from_hf, classifier_from_hf, config_from_hf, config_of
 from igpt_export.hub import download, parse_hub_id
-from igpt_export.model import ImageGPT, Parts
+from igpt_export.model import ImageGPT, Parts, initialize_parameter
 from igpt_export.preprocessor import image_format_from_hf
 from igpt_export.problems import one_line, read_json, refuse
-from igpt_export.tensors import empty_model, find_heads, map_tensors
-from igpt_export.weights import find_weights, hash_weights, open_weights
+from igpt_export.tensors import LazyTensors, empty_model, find_heads, map_tensors
+from igpt_export.weights import StoredTensor, find_weights, hash_weights, open_weights
+from igpt_runtime.background import Task
 from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import OptionError
 
@@ -36,6 +38,15 @@ class Checkpoint:
     classifier: Classifier | None
     source: str  # "owner/name@commit", the directory's name, or the recipe of random weights
     sha256: str | None  # over the weight files; over the recipe of random weights
+    file: "WeightsFile | None" = None  # if all tensors are in one, as they are here
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A safetensors file whose tensors need no conversion."""
+
+    path: Path
+    stored_names: Mapping[str, str]  # by the names of ImageGPT's parameters
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
@@ -71,18 +82,39 @@ def random_checkpoint(variant: str, seed: int) -> Checkpoint:
     if not 0 <= seed < 1 << 64:
         raise OptionError(f"seed {seed} is out of range - choose one from 0 to 2^64 - 1")
     side = round(config.n_positions**0.5)
-    model = empty_model(config, Parts())
-    model.to_empty(device="cpu").initialize(seed)
     source = f"random weights, variant {variant}, seed {seed}"
     return Checkpoint(
         name=f"imagegpt-{variant}-random",
         config=config,
         image_format=ImageFormat(height=side, width=side, clusters=_lattice(config.n_clusters)),
-        tensors={name: parameter.detach() for name, parameter in model.named_parameters()},
+        tensors=RandomTensors(config, seed),
         classifier=None,
         source=source,
         sha256=hashlib.sha256(source.encode()).hexdigest(),
     )
+
+
+class RandomTensors(Mapping[str, Tensor]):
+    """Initial weights of a whole model, made when they are accessed: a seed's are always the same."""
+
+    def __init__(self, config: ImageGPTConfig, seed: int) -> None:
+        self._config, self._seed = config, seed
+        parameters = empty_model(config, Parts()).named_parameters()
+        self._shapes = {name: tuple(parameter.shape) for name, parameter in parameters}
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = torch.empty(self._shapes[name])
+        # Of each tensor its own, so that none has to be made for another.
+        key = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little"))
+        initialize_parameter(tensor, name, self._config, generator)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
 
 
 def build_model(checkpoint: Checkpoint) -> ImageGPT:
@@ -99,13 +131,26 @@ def _read_directory(directory: Path, *, name: str, source: str) -> Checkpoint:
     config = config_from_hf(raw, str(config_path))
     image_format = image_format_from_hf(read_json(processor_path), config, str(processor_path))
     stored = open_weights(directory)
+    hashing = Task(lambda: hash_weights(find_weights(directory)))  # while their values are looked at
     heads = find_heads(stored, architectures_from_hf(raw), str(directory))
     tensors = map_tensors(stored, config, heads, str(directory))
     classifier = None
     if heads.classifier:
         is_probe = heads.classifier == "probe"
         classifier = classifier_from_hf(raw, config, heads.shape, is_probe, str(config_path))
-    return Checkpoint(name, config, image_format, tensors, classifier, source, hash_weights(find_weights(directory)))
+    sha256 = hashing.result()
+    return Checkpoint(
+        name, config, image_format, tensors, classifier, source, sha256, _weights_file(directory, stored, tensors)
+    )
+
+
+def _weights_file(directory: Path, stored: Mapping[str, StoredTensor], tensors: LazyTensors) -> WeightsFile | None:
+    paths = find_weights(directory)
+    if len(paths) > 1 or paths[0].suffix != ".safetensors":
+        return None
+    if any(stored[name].dtype != "F32" for name in tensors.stored_names.values()):
+        return None
+    return WeightsFile(paths[0], tensors.stored_names)
 
 
 def _lattice(n_colors: int) -> npt.NDArray[np.float32]:

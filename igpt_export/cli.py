@@ -59,6 +59,11 @@ DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
     metavar="NATS",
     help="Refuse to lose more per token (of a mere classifier: per picture).  [default: 0.04]",
 )
+@click.option(
+    "--link",
+    is_flag=True,
+    help="Have the checkpoint's own model.safetensors as the bundle's weights (fp32): a hard link.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Bundle directory.  [default: models/NAME-PRECISION]")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("as_json", "--json", is_flag=True, help="Print the result as JSON.")
@@ -66,7 +71,7 @@ DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
 def main(
     variant: str | None, checkpoint: str | None, clusters: Path | None, random_weights: bool, seed: int,
     precision: str, kv_cache: str | None, embed: bool | None, portable: bool, calibration: Path | None,
-    max_loss_increase: float | None, output: Path | None, force: bool, as_json: bool,
+    max_loss_increase: float | None, link: bool, output: Path | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Export an ImageGPT checkpoint to a self-contained, verified ONNX bundle.
 
@@ -107,7 +112,7 @@ def main(
         manifest = export_bundle(
             source, target, stored, embed=variant == "demo" if embed is None else embed,
             profile="portable" if portable else "fused", calibration=calibration,
-            max_loss_increase=max_loss_increase, force=force, stage=stage,
+            max_loss_increase=max_loss_increase, link=link, force=force, stage=stage,
         )  # fmt: skip
     record = {
         "output": str(target), "name": manifest.name, "verification": dict(manifest.verification),

@@ -22,10 +22,10 @@ from igpt_export.precision import Precision, check_shape
 from igpt_export.quantize import QuantizedTensors
 from igpt_export.trace import OPSET
 from igpt_export.verify import verify_bundle
-from igpt_export.writer import bundle_directory, file_records, write_graph, write_manifest, write_weights
+from igpt_export.writer import bundle_directory, file_records, link_weights, write_graph, write_manifest, write_weights
 from igpt_runtime import names
 from igpt_runtime.errors import OptionError
-from igpt_runtime.manifest import WEIGHTS_FILE, GraphRecord, Manifest
+from igpt_runtime.manifest import WEIGHTS_FILE, FileRecord, GraphRecord, Manifest
 from igpt_runtime.session import import_onnxruntime, is_installed
 
 _TOOLS = ("igpt-onnx", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
@@ -43,6 +43,7 @@ def export_bundle(
     profile: str = "fused",
     calibration: Path | None = None,
     max_loss_increase: float | None = None,
+    link: bool = False,
     force: bool = False,
     stage: Callable[[str], None] = lambda name: None,
 ) -> Manifest:
@@ -51,11 +52,12 @@ def export_bundle(
     precision: fp32 throughout if None; embed: also write the graphs that take a picture and need no host code; profile:
     "fused", or "portable" for graphs of standard operators only; calibration: a directory of pictures that set the
     scales of activations and judge the loss, the embedded digits if None; max_loss_increase: nats per token that the
-    precision may cost on pictures held out, MAX_LOSS_INCREASE if None; force: replace an existing bundle; stage: called
+    precision may cost on pictures held out, MAX_LOSS_INCREASE if None; link: have the checkpoint's own file as the
+    bundle's weights, in fp32; force: replace an existing bundle; stage: called
     with the name of each stage as it begins.
 
     Raises:
-        OptionError: the precision does not fit the model, or there are no calibration pictures.
+        OptionError: the precision does not fit the model, there are no calibration pictures, or nothing to link to.
         OutputError: `output` exists or cannot be written.
         DeviceError: onnxruntime is not installed, or twice.
         VerificationError: the bundle disagrees with torch, loses more than it may, or overflows float16; nothing is
@@ -64,12 +66,17 @@ def export_bundle(
     import_onnxruntime()  # verification needs it: fail before the work, not after
     precision = precision or Precision()
     check_shape(checkpoint.config, precision)
+    if link and (checkpoint.file is None or not precision.is_exact):
+        what = checkpoint.name if precision.is_exact else f"precision {precision}"
+        raise OptionError(f"--link needs fp32 and one float32 model.safetensors, {what} is not that; leave it out")
     limit = _loss_limit(checkpoint, precision, calibration, max_loss_increase)
     pictures = None if precision.is_exact else load_pictures(checkpoint, calibration)
     with bundle_directory(output, force=force) as directory:
         seen = None if pictures is None else _observe(checkpoint, pictures, precision, stage)
         tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, seen and seen[0])
-        manifest = write_bundle(directory, checkpoint, tensors, tensors.shapes, precision, profile, embed, stage)
+        manifest = write_bundle(
+            directory, checkpoint, tensors, tensors.shapes, precision, profile, embed, stage, link=link
+        )
         if pictures is not None and seen is not None:
             stage("measuring the loss")
             certificate = certify(directory, pictures, *seen, _counted(stage, "measuring the loss", "blocks"))
@@ -82,7 +89,7 @@ def export_bundle(
 def write_bundle(
     directory: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor],
     shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], precision: Precision, profile: str, embed: bool,
-    stage: Callable[[str], None],
+    stage: Callable[[str], None], *, link: bool = False,
 ) -> Manifest:  # fmt: skip
     """Write weights, graphs and manifest into an empty directory, and verify them.
 
@@ -93,14 +100,21 @@ def write_bundle(
         VerificationError: the graphs disagree with torch.
     """
     stage("writing weights")
-    write_weights(tensors, shapes, directory, _counted(stage, "writing weights", "MB", 1_000_000))
+    stored_names: Mapping[str, str] = {}
+    if link and checkpoint.file is not None and checkpoint.sha256 is not None:
+        weights = link_weights(checkpoint.file.path, checkpoint.sha256, directory)
+        stored_names = checkpoint.file.stored_names
+    else:
+        weights = write_weights(tensors, shapes, directory, _counted(stage, "writing weights", "MB", 1_000_000))
     stage("tracing graphs")
-    graphs = trace_graphs(checkpoint, Parts.of(tensors), precision, directory / WEIGHTS_FILE, embed=embed)
+    graphs = trace_graphs(
+        checkpoint, Parts.of(tensors), precision, directory / WEIGHTS_FILE, embed=embed, stored_names=stored_names
+    )
     if profile == "portable":
         graphs = {name: inlined(graph) for name, graph in graphs.items()}
     for name, graph in graphs.items():
         write_graph(graph, f"{name}.onnx", directory)
-    manifest = _manifest(checkpoint, precision, profile, graphs, directory)
+    manifest = _manifest(checkpoint, precision, profile, graphs, file_records(directory, {WEIGHTS_FILE: weights}))
     write_manifest(manifest, directory)
     stage("verifying against torch")
     report = verify_bundle(directory, tensors, checkpoint.config, checkpoint.classifier, precision)
@@ -150,8 +164,9 @@ def _counted(stage: Callable[[str], None], name: str, unit: str, divisor: int = 
 
 
 def _manifest(
-    checkpoint: Checkpoint, precision: Precision, profile: str, graphs: dict[str, ir.Model], directory: Path
-) -> Manifest:
+    checkpoint: Checkpoint, precision: Precision, profile: str, graphs: dict[str, ir.Model],
+    files: dict[str, FileRecord],
+) -> Manifest:  # fmt: skip
     classifier = checkpoint.classifier
     specs = names.graph_specs(
         checkpoint.config,
@@ -170,7 +185,7 @@ def _manifest(
         image_format=checkpoint.image_format,
         classifier=classifier,
         graphs={name: GraphRecord(f"{name}.onnx", *map(tuple, specs[name])) for name in graphs},
-        files=file_records(directory),
+        files=files,
         source={"checkpoint": checkpoint.source, "sha256": checkpoint.sha256},
         tools={name: importlib.metadata.version(name) for name in _TOOLS if is_installed(name)},
         verification={},

@@ -1,6 +1,6 @@
 """The graphs of a bundle as torch modules, and which of them a checkpoint exports to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -109,12 +109,13 @@ def _quantized(model: ImageGPT, present: list[Tensor]) -> list[Tensor]:
 
 
 def trace_graphs(
-    checkpoint: Checkpoint, parts: Parts, precision: Precision, weights: Path, *, embed: bool
-) -> dict[str, ir.Model]:
+    checkpoint: Checkpoint, parts: Parts, precision: Precision, weights: Path, *, embed: bool,
+    stored_names: Mapping[str, str] | None = None,
+) -> dict[str, ir.Model]:  # fmt: skip
     """The graphs a checkpoint exports to, by name, with their weights referring to the file `weights`.
 
     parts: what the weights are for; embed: also those that take a picture and give what one wants of it, with no host
-    code.
+    code; stored_names: see `igpt_export.trace.trace`.
     """
     config, form, classifier = checkpoint.config, checkpoint.image_format, checkpoint.classifier
     cache_dtype, int8_cache = precision.cache_dtype, precision.kv_cache == "int8"
@@ -132,7 +133,7 @@ def trace_graphs(
             model = ImageGPT(config, parts, linear=precision.linear, int8_cache=int8_cache).eval()
             if precision.is_half:
                 _halve(model)
-            graphs[name] = trace(module(model), *specs[name], name, weights)
+            graphs[name] = trace(module(model), *specs[name], name, weights, stored_names or {})
     if embed or has_filter(form):
         graphs[names.PREPROCESS] = preprocess_graph(specs[names.PREPROCESS], form)
     graphs[names.POSTPROCESS] = postprocess_graph(specs[names.POSTPROCESS], form)

@@ -295,15 +295,20 @@ class ImageGPT(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> "ImageGPT":
-        """GPT-2's initialisation: normal 0.02, residual projections by 1/sqrt(2 n_layer). One seed, one result."""
+        """GPT-2's initialisation. One seed, one result."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif parameter.dim() == 1:
-                parameter.fill_(1.0)
-            else:
-                residual = name.endswith("c_proj.weight")
-                std = 0.02 * ((2 * self.config.n_layer) ** -0.5 if residual else 1.0)
-                parameter.normal_(0.0, std, generator=generator)
+            initialize_parameter(parameter, name, self.config, generator)
         return self
+
+
+def initialize_parameter(parameter: Tensor, name: str, config: ImageGPTConfig, generator: torch.Generator) -> None:
+    """GPT-2's initialisation: normal 0.02, residual projections by 1/sqrt(2 n_layer)."""
+    if name.endswith("bias"):
+        parameter.zero_()
+    elif parameter.dim() == 1:
+        parameter.fill_(1.0)
+    else:
+        residual = name.endswith("c_proj.weight")
+        std = 0.02 * ((2 * config.n_layer) ** -0.5 if residual else 1.0)
+        parameter.normal_(0.0, std, generator=generator)

@@ -45,9 +45,10 @@ class Heads:
 class LazyTensors(Mapping[str, Tensor]):
     """Canonical name -> float32 tensor, read (and converted, if it is stored in another dtype) at every access."""
 
-    def __init__(self, stored: Mapping[str, StoredTensor]) -> None:
-        """stored: canonical name -> where the tensor is."""
+    def __init__(self, stored: Mapping[str, StoredTensor], stored_names: Mapping[str, str] | None = None) -> None:
+        """stored: canonical name -> where the tensor is; stored_names: canonical name -> its name there."""
         self._stored = dict(stored)
+        self.stored_names = dict(stored_names or {})
 
     def __getitem__(self, name: str) -> Tensor:
         return self._stored[name].read().to(torch.float32).contiguous()
@@ -110,7 +111,7 @@ def map_tensors(stored: Mapping[str, StoredTensor], config: ImageGPTConfig, head
     problems = [f"{fact} ({len(names)}): {listed(names)}" for fact, names in groups.items() if names]
     if problems:
         refuse(where, problems, _REMEDY)
-    tensors = LazyTensors(present)
+    tensors = LazyTensors(present, sources)
     check_finite(tensors, sources, where)
     return tensors
 

@@ -8,7 +8,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,16 @@ _EXAMPLE_SIZES = {names.BATCH: 3, names.SEQUENCE: 5, names.PREFIX: 6, names.CAPA
 
 
 def trace(
-    module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], name: str, weights: Path
-) -> ir.Model:
+    module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], name: str, weights: Path,
+    stored_names: Mapping[str, str],
+) -> ir.Model:  # fmt: skip
     """One graph, called `name`, with the portable bodies of its fused operators.
 
-    weights: the safetensors file that its parameters are in, by their names without "model.".
+    weights: the safetensors file that its parameters are in; stored_names: what their names without "model." are there,
+    if they are others.
     """
     model = _trace(module, inputs, outputs)
-    _simplify(model)
+    _simplify(model, stored_names)
     onnx_safetensors.replace_tensors(model, weights.name, weights.parent)
     attach_functions(model)
     passes.ClearMetadataAndDocStringPass()(model)
@@ -96,7 +98,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _simplify(model: ir.Model) -> None:
+def _simplify(model: ir.Model, stored_names: Mapping[str, str]) -> None:
     """Simplify the graph. Meanwhile its weights are inputs, so that it cannot come to depend on their values."""
     graph = model.graph
     parameters = [(value, value.const_value) for value in graph.initializers.values()]
@@ -108,7 +110,8 @@ def _simplify(model: ir.Model) -> None:
     for parameter, value in parameters:
         graph.inputs.remove(parameter)
         assert parameter.name is not None
-        parameter.name = parameter.name.removeprefix("model.")
+        name = parameter.name.removeprefix("model.")
+        parameter.name = stored_names.get(name, name)
         parameter.const_value = value
         if parameter.uses():
             graph.register_initializer(parameter)

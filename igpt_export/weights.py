@@ -117,14 +117,21 @@ def _weight_map(path: Path) -> dict[str, str]:
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     _check_readable(path)
     try:
-        file: Any = safe_open(path, framework="pt")  # stays open as long as a tensor's `read` does
+        file: Any = safe_open(path, framework="pt")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         return {
-            name: StoredTensor(tuple(view.get_shape()), view.get_dtype(), partial(file.get_tensor, name))
+            name: StoredTensor(tuple(view.get_shape()), view.get_dtype(), partial(_read_safetensors, path, name))
             for name, view in slices.items()
         }
     except (SafetensorError, OSError) as error:
         refuse(str(path), [f"damaged or truncated: {one_line(error)}"], _DOWNLOAD_AGAIN)
+
+
+def _read_safetensors(path: Path, name: str) -> Tensor:
+    """A tensor in a mapping of the file of its own: what was read of it is let go with the tensor."""
+    file: Any = safe_open(path, framework="pt")
+    tensor: Tensor = file.get_tensor(name)
+    return tensor
 
 
 def _open_bin(path: Path) -> dict[str, StoredTensor]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -17,6 +18,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from igpt_runtime.background import Task
 from igpt_runtime.errors import OutputError
 from igpt_runtime.manifest import MANIFEST_FILE, WEIGHTS_FILE, FileRecord, Manifest, manifest_to_json
 
@@ -74,7 +76,8 @@ def _replace(staging: Path, output: Path, force: bool) -> None:
     os.umask(umask)
     staging.chmod(0o777 & ~umask)  # mkdtemp makes private directories, and safetensors private files
     for path in staging.iterdir():
-        path.chmod(0o666 & ~umask)
+        if path.stat().st_nlink == 1:  # not what the user has elsewhere too
+            path.chmod(0o666 & ~umask)
     if not output.exists():
         staging.rename(output)
         return
@@ -100,10 +103,11 @@ def write_weights(
     shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
     directory: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
+) -> FileRecord:
     """Write every weight once, one tensor at a time, as a safetensors file; the graphs refer to it.
 
-    shapes: dtype and shape of every tensor, known before its value is; progress: called with bytes written and in all.
+    Returns what the file is. shapes: dtype and shape of every tensor, known before its value is; progress: called with
+    bytes written and in all.
     """
     # The widest dtypes first, so that every tensor is aligned; the very file that safetensors' own writer makes.
     order = sorted(shapes, key=lambda name: (list(_SAFETENSORS).index(shapes[name][0]), name))
@@ -115,13 +119,29 @@ def write_weights(
     }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    start = len(text).to_bytes(8, "little") + text
+    digest = hashlib.sha256(start)
     with (directory / WEIGHTS_FILE).open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(start)
         for name, end in zip(order, ends, strict=True):
             tensor = tensors[name]
             assert (tensor.dtype, tuple(tensor.shape)) == shapes[name], name
-            file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+            hashing = Task(functools.partial(digest.update, data))
+            file.write(data)
+            hashing.result()
             progress(end, ends[-1])
+    return FileRecord(len(start) + ends[-1], digest.hexdigest())
+
+
+def link_weights(source: Path, sha256: str, directory: Path) -> FileRecord:
+    """Have a checkpoint's file of this hash as the weights file: the same one if its disk allows that, else a copy."""
+    target = directory / WEIGHTS_FILE
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return FileRecord(target.stat().st_size, sha256)
 
 
 def write_graph(graph: ir.Model, file: str, directory: Path) -> None:
@@ -129,11 +149,13 @@ def write_graph(graph: ir.Model, file: str, directory: Path) -> None:
     ir.save(graph, directory / file)
 
 
-def file_records(directory: Path) -> dict[str, FileRecord]:
-    """Size and hash of every file in a bundle directory but the manifest."""
+def file_records(directory: Path, known: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
+    """Size and hash of every file in a bundle directory but the manifest; known: those that need no reading."""
     records = {}
     for path in sorted(directory.iterdir()):
-        if path.name != MANIFEST_FILE:
+        if path.name in known:
+            records[path.name] = known[path.name]
+        elif path.name != MANIFEST_FILE:
             with path.open("rb") as file:
                 records[path.name] = FileRecord(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
     return records

@@ -1,5 +1,6 @@
 """Makes a probe the classifier of a bundle."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
 from igpt_runtime.session import import_onnxruntime
 
 _HEAD = "classifier."
+_LEFT_OUT = re.compile(r"^(classifier|score|probe)\.|\.attn\.(bias|masked_bias)$")
 
 
 def bake_probe(
@@ -76,14 +78,16 @@ class _WithHead(Mapping[str, Tensor]):
         arrays = {"weight": probe.linear.weight, "bias": probe.linear.bias}
         self._head = {_HEAD + part: torch.from_numpy(array).to(dtype) for part, array in arrays.items()}
         file: Any = safe_open(path, framework="pt")
-        self._names = [name for name in file.keys() if not name.startswith(_HEAD)]  # noqa: SIM118 - not a dict
+        # A linked file has its checkpoint's names, and may have other heads and old causal masks.
+        stored = {name.removeprefix("transformer."): name for name in file.keys()}  # noqa: SIM118 - not a dict
+        self._names = {name: origin for name, origin in stored.items() if not _LEFT_OUT.search(name)}
         self._file = file
         self.shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in self.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self._head:
             return self._head[name]
-        tensor: Tensor = self._file.get_tensor(name)
+        tensor: Tensor = self._file.get_tensor(self._names[name])
         return tensor
 
     def __iter__(self) -> Any:

@@ -14,7 +14,7 @@ from igpt_runtime.bundle import Bundle, open_bundle
 from igpt_runtime.device import CUDA, DeviceTensors, with_options
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
-from igpt_runtime.names import DECODE, DECODE_SHARED
+from igpt_runtime.names import DECODE, DECODE_SHARED, POSTPROCESS, PREPROCESS
 from igpt_runtime.subgraph import part_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ DEVICES = ("auto", "cpu", "cuda")
 _CPU = "CPUExecutionProvider"
 # Graphs that want their weights in the order in which a kernel reads them, which takes memory and time to make.
 _DECODERS = {DECODE, DECODE_SHARED}
+_WITHOUT_WEIGHTS = {PREPROCESS, POSTPROCESS}
 # Prefill reads every weight for hundreds of tokens: it is as fast straight from the mapped file, but for 4 bits.
 _FAST_UNPACKED = {"fp32", "int8"}
 # ONNX Runtime's option for graphs that come without a file.
@@ -62,7 +63,7 @@ class Session:
             path = self._checked(name)
             for other in _DECODERS - {name} if name in _DECODERS else ():
                 self._graphs.pop(other, None)  # each packs the weights: one copy is enough
-            with self._checking_weights():
+            with self._checking_weights(name):
                 graph = self._open(path, name)
             self._graphs[name] = graph
         return self._graphs[name]
@@ -74,9 +75,9 @@ class Session:
         return self._paths[name]
 
     @contextlib.contextmanager
-    def _checking_weights(self) -> Iterator[None]:
-        """Compare the weights with their hash while a first graph is opened: none may run before the end."""
-        if self._weights_checked:
+    def _checking_weights(self, name: str) -> Iterator[None]:
+        """Compare the weights with their hash while a first graph that has some is opened: none runs before the end."""
+        if self._weights_checked or name in _WITHOUT_WEIGHTS:
             yield
             return
         self.bundle.find(WEIGHTS_FILE)
@@ -115,7 +116,7 @@ class Session:
             part = part_of(path.read_bytes(), outputs, picked)
         except (ValueError, IndexError, KeyError) as error:  # of files of another origin
             raise BundleError(f"{path} cannot be cut ({error}); export the bundle again") from error
-        with self._checking_weights():
+        with self._checking_weights(name):
             graph = self._open(path, name, part)
         yield graph
 

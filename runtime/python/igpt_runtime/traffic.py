@@ -19,7 +19,7 @@ from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
 
 _PAST = "past_key_values."
 # A step looks up a row or two of the embeddings, and has no use for the classifier.
-_NOT_READ = ("wte.", "wpe.", "classifier.", "probe.")
+_NOT_READ = ("wte.", "wpe.", "classifier.", "score.", "probe.")
 _MIN_BYTES, _MAX_BYTES = 512 << 20, 2 << 30  # of the array that is read to find the ceiling
 _PASSES = 12
 
@@ -90,7 +90,7 @@ def step_weights(bundle: Bundle) -> int:
 
 
 def _is_read(tensor: str) -> bool:
-    return tensor != "__metadata__" and not tensor.startswith(_NOT_READ)
+    return tensor != "__metadata__" and not tensor.removeprefix("transformer.").startswith(_NOT_READ)
 
 
 def read_bandwidth(threads: int, size: int | None = None) -> float:

@@ -1,0 +1,89 @@
+"""Running block by block gives what running the whole gives, in torch and in ONNX Runtime."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from igpt_export.blocks import BlockGraph, states_by_block, unloaded_model
+from igpt_export.checkpoint import build_model, load_checkpoint
+from igpt_export.verify import decode_feeds
+from igpt_runtime import names
+from igpt_runtime.cache import new_cache
+from igpt_runtime.generate import DecodeStep, GenerationOptions
+from igpt_runtime.session import open_session
+
+TOKENS = np.random.default_rng(0).integers(0, 16, (2, 64))
+
+
+def test_torch_block_by_block(tiny_checkpoint: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    expected = build_model(checkpoint)(torch.from_numpy(TOKENS))
+    model = unloaded_model(checkpoint.config, checkpoint.tensors)
+    loaded = []
+
+    def note(*_: object) -> None:
+        loaded.append({name for name, parameter in model.named_parameters() if not parameter.is_meta})
+
+    for block in model.h:
+        block.register_forward_hook(note)
+    halves = [torch.from_numpy(TOKENS[:1]), torch.from_numpy(TOKENS[1:])]
+    count = 0
+    for i, states in enumerate(states_by_block(model, checkpoint.tensors, halves)):
+        for row, (hidden, normed) in enumerate(states):
+            torch.testing.assert_close(hidden[0], expected.hidden[i][row], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(normed[0], expected.normed[i][row], atol=1e-5, rtol=1e-5)
+        count += 1
+    assert count == 4
+    heads = {"lm_head.weight", "classifier.weight", "classifier.bias"}
+    for i, there in enumerate(loaded):  # two runs of each block
+        assert {name.split(".")[1] for name in there - heads} == {str(i // 2)}
+
+
+@pytest.mark.parametrize(
+    ("weights", "kv_cache"), [("fp32", "fp32"), ("int8", "int8"), ("int4", "int8"), ("fp16", "fp16")]
+)
+def test_prefill_part_by_part(bundle_of: Callable[[str, str], Path], weights: str, kv_cache: str) -> None:
+    bundle = bundle_of(weights, kv_cache)
+    session = open_session(bundle, device="cpu")
+    outputs = [spec.name for spec in session.manifest.graphs[names.PREFILL].outputs]
+    counted = []
+    found = BlockGraph(bundle / "prefill.onnx").run(
+        [{names.INPUT_IDS: row[None]} for row in TOKENS],
+        outputs,
+        progress=lambda done, total: counted.append((done, total)),
+    )
+    assert counted == [(i, 4) for i in range(1, 5)]
+    graph = session.graph(names.PREFILL)
+    for row, step in zip(TOKENS, found, strict=True):
+        for name, expected in zip(outputs, graph.run(outputs, {names.INPUT_IDS: row[None]}), strict=True):
+            assert step[name].dtype == expected.dtype and step[name].shape == expected.shape
+            wide = expected.astype(np.float64)
+            assert np.abs(step[name] - wide).max() <= (1 if expected.dtype == np.int8 else 1e-3 * np.abs(wide).max()), (
+                name
+            )
+
+
+@pytest.mark.parametrize(("weights", "kv_cache"), [("fp32", "fp32"), ("int8", "int8")])
+def test_decode_part_by_part(bundle_of: Callable[[str, str], Path], weights: str, kv_cache: str) -> None:
+    """Steps that live on the cache which the steps before them filled."""
+    bundle = bundle_of(weights, kv_cache)
+    session = open_session(bundle, device="cpu")
+    manifest, config = session.manifest, session.manifest.config
+    step = DecodeStep(session, new_cache(manifest, 2), GenerationOptions(), with_logits=True)
+    expected = []
+    for position in range(20):
+        step(TOKENS[:, position : position + 1], position, np.zeros(2, np.float32))
+        expected.append(step.logits().copy())
+    own = dict(zip(names.past_names(config), new_cache(manifest, 2).own, strict=True))
+    carried = dict(zip(names.past_names(config), names.present_names(config), strict=True))
+    steps = [decode_feeds(TOKENS[:, i : i + 1], i, temperature=0.0) for i in range(20)]
+    found = BlockGraph(bundle / "decode.onnx").run(
+        steps, [names.LOGITS, names.NEXT_IDS], carried=carried, state=own.__getitem__
+    )
+    for position, logits in enumerate(expected):
+        assert np.abs(found[position][names.LOGITS] - logits).max() <= 1e-4 * np.abs(logits).max()
+        assert np.array_equal(found[position][names.NEXT_IDS][:, 0], found[position][names.LOGITS].argmax(-1))
+    assert all(np.abs(cache[:, :, :20]).any() and not np.abs(cache[:, :, 20:]).any() for cache in own.values())
