@@ -113,6 +113,7 @@ def main(
             source, target, stored, embed=variant == "demo" if embed is None else embed,
             profile="portable" if portable else "fused", calibration=calibration,
             max_loss_increase=max_loss_increase, link=link, force=force, stage=stage,
+            count=stage.count,
         )  # fmt: skip
     record = {
         "output": str(target), "name": manifest.name, "verification": dict(manifest.verification),

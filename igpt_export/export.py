@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from igpt_runtime.session import import_onnxruntime, is_installed
 _TOOLS = ("igpt-onnx", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 MAX_LOSS_INCREASE = 0.04  # nats per token: what the published large model gains over the small one
 
-_SHOW_SECONDS = 3
+Count = Callable[[int, int, str], None]
 
 
 def export_bundle(
@@ -46,6 +45,7 @@ def export_bundle(
     link: bool = False,
     force: bool = False,
     stage: Callable[[str], None] = lambda name: None,
+    count: Count = lambda done, total, unit: None,
 ) -> Manifest:
     """Export a checkpoint to the bundle directory `output`, verify it and, below fp32, certify it.
 
@@ -54,7 +54,7 @@ def export_bundle(
     scales of activations and judge the loss, the embedded digits if None; max_loss_increase: nats per token that the
     precision may cost on pictures held out, MAX_LOSS_INCREASE if None; link: have the checkpoint's own file as the
     bundle's weights, in fp32; force: replace an existing bundle; stage: called
-    with the name of each stage as it begins.
+    with the name of each stage as it begins; count: called with how much of it is done and of how much, and the unit.
 
     Raises:
         OptionError: the precision does not fit the model, there are no calibration pictures, or nothing to link to.
@@ -72,14 +72,14 @@ def export_bundle(
     limit = _loss_limit(checkpoint, precision, calibration, max_loss_increase)
     pictures = None if precision.is_exact else load_pictures(checkpoint, calibration)
     with bundle_directory(output, force=force) as directory:
-        seen = None if pictures is None else _observe(checkpoint, pictures, precision, stage)
+        seen = None if pictures is None else _observe(checkpoint, pictures, precision, stage, count)
         tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, seen and seen[0])
         manifest = write_bundle(
             directory, checkpoint, tensors, tensors.shapes, precision, profile, embed, stage, link=link
         )
         if pictures is not None and seen is not None:
             stage("measuring the loss")
-            certificate = certify(directory, pictures, *seen, _counted(stage, "measuring the loss", "blocks"))
+            certificate = certify(directory, pictures, *seen, _counting(count, "layers"))
             check_loss(certificate, limit)
             manifest = replace(manifest, certificate=certificate.record())
             write_manifest(manifest, directory)
@@ -89,7 +89,7 @@ def export_bundle(
 def write_bundle(
     directory: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor],
     shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], precision: Precision, profile: str, embed: bool,
-    stage: Callable[[str], None], *, link: bool = False,
+    stage: Callable[[str], None], count: Count = lambda done, total, unit: None, *, link: bool = False,
 ) -> Manifest:  # fmt: skip
     """Write weights, graphs and manifest into an empty directory, and verify them.
 
@@ -105,7 +105,7 @@ def write_bundle(
         weights = link_weights(checkpoint.file.path, checkpoint.sha256, directory)
         stored_names = checkpoint.file.stored_names
     else:
-        weights = write_weights(tensors, shapes, directory, _counted(stage, "writing weights", "MB", 1_000_000))
+        weights = write_weights(tensors, shapes, directory, _counting(count, "bytes"))
     stage("tracing graphs")
     graphs = trace_graphs(
         checkpoint, Parts.of(tensors), precision, directory / WEIGHTS_FILE, embed=embed, stored_names=stored_names
@@ -117,18 +117,24 @@ def write_bundle(
     manifest = _manifest(checkpoint, precision, profile, graphs, file_records(directory, {WEIGHTS_FILE: weights}))
     write_manifest(manifest, directory)
     stage("verifying against torch")
-    report = verify_bundle(directory, tensors, checkpoint.config, checkpoint.classifier, precision)
+    report = verify_bundle(
+        directory, tensors, checkpoint.config, checkpoint.classifier, precision, _counting(count, "layers")
+    )
     manifest = replace(manifest, verification=report)
     write_manifest(manifest, directory)
     return manifest
 
 
+def _counting(count: Count, unit: str) -> Callable[[int, int], None]:
+    return lambda done, total: count(done, total, unit)
+
+
 def _observe(
-    checkpoint: Checkpoint, pictures: Pictures, precision: Precision, stage: Callable[[str], None]
+    checkpoint: Checkpoint, pictures: Pictures, precision: Precision, stage: Callable[[str], None], count: Count
 ) -> tuple[Observation, Outputs]:
     """What the float model computes of the pictures; for fp16, after a look at whether that fits."""
     stage("calibrating")
-    observation, outputs = observe(checkpoint, pictures, _counted(stage, "calibrating", "blocks"))
+    observation, outputs = observe(checkpoint, pictures, _counting(count, "layers"))
     if precision.is_half:
         check_activations(observation, outputs)
     return observation, outputs
@@ -148,19 +154,6 @@ def _loss_limit(checkpoint: Checkpoint, precision: Precision, calibration: Path 
     if asked is not None and math.isnan(asked):
         raise OptionError("--max-loss-increase must be a number of nats per token, got nan")
     return MAX_LOSS_INCREASE if asked is None else asked
-
-
-def _counted(stage: Callable[[str], None], name: str, unit: str, divisor: int = 1) -> Callable[[int, int], None]:
-    """A progress function that says, every few seconds, how much of a stage is done."""
-    shown = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal shown
-        if time.monotonic() - shown >= _SHOW_SECONDS:
-            shown = time.monotonic()
-            stage(f"{name}: {done / divisor:,.0f} of {total / divisor:,.0f} {unit}")
-
-    return show
 
 
 def _manifest(

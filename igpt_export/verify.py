@@ -1,6 +1,6 @@
 """Compares a written bundle with torch, and its graphs that take a picture with the runtime."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,13 @@ _SEQUENCES, _ROWS = 2, 2  # compared; and rows that each is decoded in
 
 def verify_bundle(
     directory: Path, tensors: Mapping[str, Tensor], config: ImageGPTConfig, classifier: Classifier | None,
-    precision: Precision,
+    precision: Precision, progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, float]:  # fmt: skip
     """Run the bundle in `directory` on ONNX Runtime and its tensors, as stored there, in torch, on the same tokens.
 
     Returns the largest absolute difference of logits (of features where there is no language-model head) for prefill,
-    decode and shared-prefix decode, with what was compared.
+    decode and shared-prefix decode, with what was compared. progress: called with the number of layers of a graph that
+    are done, and of all.
 
     Raises:
         VerificationError: a difference is above tolerance, or is not a number.
@@ -56,7 +57,7 @@ def verify_bundle(
     manifest = open_bundle(directory).manifest
     expected = _reference(tensors, config, classifier, precision, tokens)
     graph = BlockGraph(directory / manifest.graphs[names.PREFILL].file)
-    (outputs,) = graph.run([{names.INPUT_IDS: tokens}], list(expected))
+    (outputs,) = graph.run([{names.INPUT_IDS: tokens}], list(expected), progress=progress)
     differences = [_difference(expected[name], outputs[name], name, precision) for name in expected]
     report = {
         "prefill_max_abs_diff": differences[0],
@@ -72,7 +73,7 @@ def verify_bundle(
                 stepped = BlockGraph(directory / manifest.graphs[name].file)
                 logits = np.stack(
                     [
-                        _steps(stepped, config, row[split:], split, start(manifest, _ROWS, part))
+                        _steps(stepped, config, row[split:], split, start(manifest, _ROWS, part), progress)
                         for row, part in zip(tokens, slots, strict=True)
                     ]
                 )
@@ -169,7 +170,9 @@ def _prefilled(session: Session, outputs: list[str], tokens: Tokens) -> list[Arr
     return result
 
 
-def _steps(graph: BlockGraph, config: ImageGPTConfig, inputs: Tokens, first: int, cache: Cache) -> Array:
+def _steps(graph: BlockGraph, config: ImageGPTConfig, inputs: Tokens, first: int, cache: Cache,
+    progress: Callable[[int, int], None],
+) -> Array:  # fmt: skip
     """Feed `inputs` [steps], whose first is at position `first`, one by one to all rows; logits [steps, n_clusters].
 
     Raises VerificationError if at temperature 0 the graph does not draw the likeliest token.
@@ -182,7 +185,9 @@ def _steps(graph: BlockGraph, config: ImageGPTConfig, inputs: Tokens, first: int
     past = names.past_names(config)
     caches = dict(zip(past, cache.own, strict=True))
     carried = dict(zip(past, names.present_names(config), strict=True))
-    found = graph.run(steps, [names.LOGITS, names.NEXT_IDS], carried=carried, state=caches.__getitem__)
+    found = graph.run(
+        steps, [names.LOGITS, names.NEXT_IDS], carried=carried, state=caches.__getitem__, progress=progress
+    )
     logits = np.stack([step[names.LOGITS] for step in found])
     _check_equal(np.stack([step[names.NEXT_IDS][:, 0] for step in found]), logits.argmax(-1), cache.graph)
     last_row: Array = logits[:, -1]

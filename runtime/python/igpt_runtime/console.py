@@ -14,6 +14,8 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -21,6 +23,8 @@ from rich.progress import (
 )
 
 from igpt_runtime.errors import IgptError
+
+_LINE_SECONDS = 3  # between lines about one stage, where there is no terminal
 
 
 class _OneLineErrors(click.Command):
@@ -95,15 +99,46 @@ def token_progress(
         yield advance
 
 
+class Stages:
+    """Shows which stage a long job is in, and how far that is."""
+
+    def __init__(self, description: str, bar: Progress, console: Console) -> None:
+        """Use `stages`."""
+        self._description, self._bar, self._is_terminal = description, bar, console.is_terminal
+        self._task: TaskID | None = None
+        self._stage, self._shown = "", 0.0
+
+    def __call__(self, stage: str) -> None:
+        """Begin a stage."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._stage, self._shown = stage, time.monotonic()
+        self._task = self._bar.add_task(f"{self._description}: {stage}", total=None, amount="")
+        if not self._is_terminal:
+            print(f"{self._description}: {stage} ...", file=sys.stderr)
+
+    def count(self, done: int, total: int, unit: str) -> None:
+        """Say how much of the stage is done; bytes are shown as MB."""
+        if self._task is None:
+            return
+        divisor, shown_unit = (1_000_000, "MB") if unit == "bytes" else (1, unit)
+        amount = f"{done / divisor:,.0f} of {total / divisor:,.0f} {shown_unit}"
+        self._bar.update(self._task, completed=done, total=total, amount=amount)
+        if not self._is_terminal and time.monotonic() - self._shown >= _LINE_SECONDS:
+            self._shown = time.monotonic()
+            print(f"{self._description}: {self._stage}: {amount} ...", file=sys.stderr)
+
+
 @contextmanager
-def stages(description: str) -> Iterator[Callable[[str], None]]:
-    """A spinner on stderr that names the stage a long job is in; yields the function that sets it."""
+def stages(description: str) -> Iterator[Stages]:
+    """What shows the stages of a long job on stderr: a bar on a terminal, else a line now and then."""
     console = Console(stderr=True)
-    with console.status(description) as status:
-
-        def show(stage: str) -> None:
-            status.update(f"{description}: {stage}")
-            if not console.is_terminal:
-                print(f"{description}: {stage} ...", file=sys.stderr)
-
-        yield show
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield Stages(description, bar, console)
