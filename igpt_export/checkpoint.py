@@ -100,10 +100,10 @@ class RandomTensors(Mapping[str, Tensor]):
     def __init__(self, config: ImageGPTConfig, seed: int) -> None:
         self._config, self._seed = config, seed
         parameters = empty_model(config, Parts()).named_parameters()
-        self._shapes = {name: tuple(parameter.shape) for name, parameter in parameters}
+        self.shapes = {name: tuple(parameter.shape) for name, parameter in parameters}
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor = torch.empty(self._shapes[name])
+        tensor = torch.empty(self.shapes[name])
         # Of each tensor its own, so that none has to be made for another.
         key = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little"))
@@ -111,10 +111,10 @@ class RandomTensors(Mapping[str, Tensor]):
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._shapes)
+        return iter(self.shapes)
 
     def __len__(self) -> int:
-        return len(self._shapes)
+        return len(self.shapes)
 
 
 def build_model(checkpoint: Checkpoint) -> ImageGPT:

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import safetensors
@@ -103,17 +104,19 @@ def write_weights(
     shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
     directory: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    metadata: Mapping[str, str] | None = None,
 ) -> FileRecord:
     """Write every weight once, one tensor at a time, as a safetensors file; the graphs refer to it.
 
     Returns what the file is. shapes: dtype and shape of every tensor, known before its value is; progress: called with
-    bytes written and in all.
+    bytes written and in all; metadata: of the file.
     """
     # The widest dtypes first, so that every tensor is aligned; the very file that safetensors' own writer makes.
     order = sorted(shapes, key=lambda name: (list(_SAFETENSORS).index(shapes[name][0]), name))
     sizes = [math.prod(shapes[name][1]) * shapes[name][0].itemsize for name in order]
     ends = list(itertools.accumulate(sizes))
-    header = {
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    header |= {
         name: {"dtype": _SAFETENSORS[shapes[name][0]], "shape": shapes[name][1], "data_offsets": [end - size, end]}
         for name, size, end in zip(order, sizes, ends, strict=True)
     }

@@ -37,15 +37,30 @@ Record = dict[str, Any]
 
 def write_checkpoint(variant: str, directory: Path) -> None:
     """igpt-export's random weights, seed 0, in Hugging Face layout: what every system is made from."""
-    from safetensors.torch import save_file
+    import torch
 
-    from igpt_export.checkpoint import random_checkpoint
+    from igpt_export.checkpoint import RandomTensors, random_checkpoint
+    from igpt_export.writer import write_weights
+
+    class Renamed(RandomTensors):
+        """Under transformers' names."""
+
+        def __getitem__(self, name: str) -> torch.Tensor:
+            return super().__getitem__(name.removeprefix("transformer."))
 
     checkpoint = random_checkpoint(variant, seed=0)
+    assert isinstance(checkpoint.tensors, RandomTensors)
     directory.mkdir(parents=True, exist_ok=True)
-    heads = ("lm_head.",)
-    tensors = {k if k.startswith(heads) else f"transformer.{k}": v for k, v in checkpoint.tensors.items()}
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    shapes = {
+        name if name.startswith("lm_head.") else f"transformer.{name}": (torch.float32, shape)
+        for name, shape in checkpoint.tensors.shapes.items()
+    }
+    write_weights(Renamed(checkpoint.config, 0), shapes, directory, metadata={"format": "pt"})
+    (directory / "weights.safetensors").rename(directory / "model.safetensors")
+    form = checkpoint.image_format
+    size = {"height": form.height, "width": form.width}
+    processor = {"clusters": form.clusters.tolist(), "size": size, "resample": form.resample}
+    (directory / "preprocessor_config.json").write_text(json.dumps(processor) + "\n")
     fields = {"model_type": "imagegpt", "tie_word_embeddings": False, **dataclasses.asdict(checkpoint.config)}
     (directory / "config.json").write_text(json.dumps(fields, indent=1) + "\n")
 

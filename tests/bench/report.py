@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from readme_table import with_table  # noqa: E402
+
 ROOT = HERE.parent.parent
-BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
 OURS = "igpt-run"
 COLUMNS = (
     ("8 completions", "complete8"),
@@ -95,15 +98,6 @@ def notes(record: Record) -> str:
     return "\n".join(parts)
 
 
-def with_table(readme: str, record: Record) -> str:
-    """A README whose text between the markers is the record's table."""
-    before, _, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"no {BEGIN} ... {END} to write between")
-    return f"{before}{BEGIN}\n{table(record)}\n{END}{after}"
-
-
 def draw(record: Record, path: Path) -> None:
     """Bars of tokens a second, 8 and 32 completions of half an image, fastest first."""
     import matplotlib
@@ -142,7 +136,7 @@ def main() -> None:
     options = parser.parse_args()
     record = json.loads(options.record.read_text())
     text = options.readme.read_text()
-    updated = with_table(text, record)
+    updated = with_table(text, "peers", table(record))
     if options.check:
         sys.exit(None if text == updated else f"{options.readme} does not show {options.record}")
     options.readme.write_text(updated)

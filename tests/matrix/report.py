@@ -5,15 +5,19 @@ Usage: python tests/matrix/report.py. Needs nothing but Python.
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from readme_table import with_table  # noqa: E402
+
 ROOT = HERE.parents[1]
 RECORD = HERE / "record.json"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
 
 FUSED, PORTABLE = "fused", "portable"
 LARGE_SEEDS = "tokens with seeds from 2^31 on"
@@ -136,18 +140,9 @@ def table(record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *(f"{i}. {text}" for i, text in enumerate(notes.texts, 1)), "", about])
 
 
-def with_table(readme: str, record: Mapping[str, Any]) -> str:
-    """A README whose text between the markers is the record's table."""
-    before, _, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"no {BEGIN} ... {END} to write between")
-    return f"{before}{BEGIN}\n{table(record)}\n{END}{after}"
-
-
 def write_readme(record: Mapping[str, Any]) -> None:
     """Bring the README up to date."""
-    README.write_text(with_table(README.read_text(), record))
+    README.write_text(with_table(README.read_text(), "matrix", table(record)))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import engines  # noqa: E402
 import matrix  # noqa: E402
 import replay  # noqa: E402
 import report  # noqa: E402
+from readme_table import with_table  # noqa: E402
 
 RECORD = json.loads(report.RECORD.read_text())
 ROWS = {(row["runtime"], row["precision"]): row for row in RECORD["rows"]}
@@ -39,7 +40,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> matrix.Bundles:
 
 def test_readme_shows_the_record() -> None:
     readme = report.README.read_text()
-    assert report.with_table(readme, RECORD) == readme
+    assert with_table(readme, "matrix", report.table(RECORD)) == readme
 
 
 def test_record_is_complete() -> None:
