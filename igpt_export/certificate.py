@@ -14,6 +14,7 @@ from igpt_export.overflow import check_finite
 from igpt_export.verify import decode_feeds
 from igpt_runtime import names
 from igpt_runtime.bundle import open_bundle
+from igpt_runtime.cache import new_slots
 from igpt_runtime.errors import VerificationError
 from igpt_runtime.manifest import Manifest
 
@@ -174,9 +175,8 @@ def _decode_logits(directory: Path, manifest: Manifest, tokens: Tokens, progress
     inputs = shifted(tokens, config.sos)
     steps = [decode_feeds(inputs[:, i : i + 1], i, temperature=1.0) for i in range(inputs.shape[1])]
     carried = dict(zip(names.past_names(config), names.present_names(config), strict=True))
-    shape = (len(tokens), config.n_head, config.n_positions, config.head_dim)
     graph = BlockGraph(directory / manifest.graphs[names.DECODE].file)
     found = graph.run(
-        steps, [names.LOGITS], carried=carried, state=lambda _: np.zeros(shape, manifest.cache_dtype), progress=progress
+        steps, [names.LOGITS], carried=carried, state=lambda _: new_slots(manifest, len(tokens)), progress=progress
     )
     return np.stack([step[names.LOGITS] for step in found], axis=1)

@@ -16,12 +16,13 @@ from igpt_export.overflow import check_finite
 from igpt_export.precision import Precision
 from igpt_runtime import names
 from igpt_runtime.bundle import open_bundle
-from igpt_runtime.cache import Cache, Slots, new_cache, share_prefix
+from igpt_runtime.cache import Slots, new_own_slots, new_slots, prefix_of
 from igpt_runtime.complete import tokens_of
 from igpt_runtime.config import Classifier, ImageGPTConfig
 from igpt_runtime.errors import VerificationError
 from igpt_runtime.features import classify, features
 from igpt_runtime.generate import GenerationOptions, generate_all
+from igpt_runtime.manifest import Manifest
 from igpt_runtime.palette import tokens_to_image
 from igpt_runtime.session import Session, open_session
 
@@ -67,13 +68,12 @@ def verify_bundle(
     split = max(sequence - _STEPS, min(1, sequence - 1))
     if names.DECODE in manifest.graphs:
         slots = [_filled(graph, config, row[:split]) for row in tokens]
-        starts = {names.DECODE: new_cache, names.DECODE_SHARED: share_prefix}
-        for name, start in starts.items():
+        for name in (names.DECODE, names.DECODE_SHARED):
             if name in manifest.graphs and (split or name == names.DECODE):
                 stepped = BlockGraph(directory / manifest.graphs[name].file)
                 logits = np.stack(
                     [
-                        _steps(stepped, config, row[split:], split, start(manifest, _ROWS, part), progress)
+                        _steps(stepped, manifest, name, row[split:], part, progress)
                         for row, part in zip(tokens, slots, strict=True)
                     ]
                 )
@@ -170,26 +170,33 @@ def _prefilled(session: Session, outputs: list[str], tokens: Tokens) -> list[Arr
     return result
 
 
-def _steps(graph: BlockGraph, config: ImageGPTConfig, inputs: Tokens, first: int, cache: Cache,
+def _steps(
+    graph: BlockGraph, manifest: Manifest, name: str, inputs: Tokens, slots: Slots,
     progress: Callable[[int, int], None],
 ) -> Array:  # fmt: skip
-    """Feed `inputs` [steps], whose first is at position `first`, one by one to all rows; logits [steps, n_clusters].
+    """Feed `inputs` [steps] to a decode graph one by one, to all rows, after `slots`; logits [steps, n_clusters].
 
     Raises VerificationError if at temperature 0 the graph does not draw the likeliest token.
     """
-    shared = dict(zip(names.prefix_names(config), cache.prefix, strict=False))
+    config, first = manifest.config, slots[0].shape[2] if slots else 0
+    past = names.past_names(config)
+    shared: dict[str, npt.NDArray[Any]] = {}
+    if name == names.DECODE_SHARED:
+        shared |= zip(names.prefix_names(config), prefix_of(slots), strict=True)
+    begin = dict(zip(past, slots, strict=True)) if slots else {}
+
+    def state(past_name: str) -> npt.NDArray[Any]:
+        # Of one tensor at a time: those of all layers would be the most that an export holds.
+        return new_own_slots(manifest, _ROWS, first) if shared else new_slots(manifest, _ROWS, begin.get(past_name))
+
     steps = [
         {**shared, **decode_feeds(np.full((_ROWS, 1), token), position, temperature=0.0)}
         for position, token in enumerate(inputs, start=first)
     ]
-    past = names.past_names(config)
-    caches = dict(zip(past, cache.own, strict=True))
     carried = dict(zip(past, names.present_names(config), strict=True))
-    found = graph.run(
-        steps, [names.LOGITS, names.NEXT_IDS], carried=carried, state=caches.__getitem__, progress=progress
-    )
+    found = graph.run(steps, [names.LOGITS, names.NEXT_IDS], carried=carried, state=state, progress=progress)
     logits = np.stack([step[names.LOGITS] for step in found])
-    _check_equal(np.stack([step[names.NEXT_IDS][:, 0] for step in found]), logits.argmax(-1), cache.graph)
+    _check_equal(np.stack([step[names.NEXT_IDS][:, 0] for step in found]), logits.argmax(-1), name)
     last_row: Array = logits[:, -1]
     return last_row
 

@@ -1,5 +1,6 @@
 """The static-capacity key/value cache: one buffer per tensor, past and present at once."""
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,30 +36,43 @@ class Cache:
 
 
 def new_cache(manifest: Manifest, rows: int, slots: Slots | None = None) -> Cache:
-    """A cache of `rows` rows that each begin with `slots` (of one row, [1, n_head, length, head_dim]).
+    """A cache of `rows` rows that each begin with `slots` (of one row, [1, n_head, length, head_dim])."""
+    parts = slots or itertools.repeat(None, 2 * manifest.config.n_layer)
+    return Cache([new_slots(manifest, rows, part) for part in parts])
+
+
+def new_slots(manifest: Manifest, rows: int, begin: npt.NDArray[np.generic] | None = None) -> npt.NDArray[np.generic]:
+    """One tensor of such a cache, which begins with these slots.
 
     Empty slots are zeros: portable attention multiplies them by zero, which must not meet a NaN.
     """
     config = manifest.config
-    shape = (rows, config.n_head, config.n_positions, config.head_dim)
-    own: Slots = [np.zeros(shape, manifest.cache_dtype) for _ in range(2 * config.n_layer)]
-    for target, source in zip(own, slots or (), strict=False):
-        target[:, :, : source.shape[2]] = source
-    return Cache(own)
+    slots = np.zeros((rows, config.n_head, config.n_positions, config.head_dim), manifest.cache_dtype)
+    if begin is not None:
+        slots[:, :, : begin.shape[2]] = begin
+    return slots
 
 
 def share_prefix(manifest: Manifest, rows: int, slots: Slots) -> Cache:
     """A cache of `rows` rows that share `slots` (of one row, [1, n_head, length, head_dim]), stored once."""
-    config = manifest.config
+    prefix = prefix_of(slots)
+    return Cache([new_own_slots(manifest, rows, prefix[0].shape[2]) for _ in prefix], prefix)
+
+
+def prefix_of(slots: Slots) -> list[npt.NDArray[np.float32]]:
+    """The slots of one row as the prefix of `Cache`."""
     columns = (part.swapaxes(2, 3) if i % 2 else part for i, part in enumerate(slots))
     # Copies, since what a graph returned keeps all the memory in use that the graph took.
-    prefix = [np.array(part, np.float32, order="C") for part in columns]
-    capacity = config.n_positions - prefix[0].shape[2] + 1  # and the sentinel
-    shape = (rows, config.n_head, capacity, config.head_dim + names.SHARED_CHANNELS)
-    own: Slots = [np.zeros(shape, manifest.cache_dtype) for _ in prefix]
-    for part in own:
-        part[:, :, 0, config.head_dim] = names.SENTINEL[manifest.cache_dtype]
-    return Cache(own, prefix)
+    return [np.array(part, np.float32, order="C") for part in columns]
+
+
+def new_own_slots(manifest: Manifest, rows: int, prefix: int) -> npt.NDArray[np.generic]:
+    """One tensor of the rows' own tokens after a prefix of that length: empty but for the sentinel."""
+    config = manifest.config
+    capacity = config.n_positions - prefix + 1  # and the sentinel
+    slots = np.zeros((rows, config.n_head, capacity, config.head_dim + names.SHARED_CHANNELS), manifest.cache_dtype)
+    slots[:, :, 0, config.head_dim] = names.SENTINEL[manifest.cache_dtype]
+    return slots
 
 
 def shares_prefix(manifest: Manifest, rows: int, length: int) -> bool:
