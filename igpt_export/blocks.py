@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from igpt_export.model import ImageGPT, Parts
 from igpt_runtime.config import ImageGPTConfig
-from igpt_runtime.session import import_onnxruntime
+from igpt_runtime.session import import_onnxruntime, return_freed_memory
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -72,6 +72,7 @@ def _loaded(model: nn.Module, names: Sequence[str], tensors: Mapping[str, Tensor
     finally:
         for name in names:
             model.get_submodule(name).to("meta")
+        return_freed_memory()  # else it is kept for reuse, in pieces too small, block after block
 
 
 def _load(model: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -140,6 +141,8 @@ class BlockGraph:
                 step.update((name, value.numpy().copy()) for name, value in zip(kept, found, strict=True))
                 for name in [name for name in step if name not in later]:
                     del step[name]
+            del session, binding
+            return_freed_memory()
             progress(number + 1, len(parts))
         return values
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from igpt_runtime.background import Task
 from igpt_runtime.errors import OutputError
 from igpt_runtime.manifest import MANIFEST_FILE, WEIGHTS_FILE, FileRecord, Manifest, manifest_to_json
+from igpt_runtime.session import return_freed_memory
 
 _SAFETENSORS = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8", torch.uint8: "U8"}
 
@@ -133,6 +134,8 @@ def write_weights(
             hashing = Task(functools.partial(digest.update, data))
             file.write(data)
             hashing.result()
+            del tensor, data
+            return_freed_memory()
             progress(end, ends[-1])
     return FileRecord(len(start) + ends[-1], digest.hexdigest())
 
