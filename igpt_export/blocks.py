@@ -32,8 +32,9 @@ def unloaded_model(
     config: ImageGPTConfig, tensors: Mapping[str, Tensor], *, linear: str = "float", int8_cache: bool = False
 ) -> ImageGPT:
     """The model that tensors are for, with its heads' weights but without memory for all others, in eval mode."""
+    parts = Parts.of(tensors)
     with torch.device("meta"):
-        model = ImageGPT(config, Parts.of(tensors), linear=linear, int8_cache=int8_cache)
+        model = ImageGPT(config, parts, linear=linear, int8_cache=int8_cache)
     for head in ("lm_head", "classifier"):
         if getattr(model, head) is not None:
             _load(model, head, tensors)

@@ -110,6 +110,9 @@ class RandomTensors(Mapping[str, Tensor]):
         initialize_parameter(tensor, name, self._config, generator)
         return tensor
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.shapes  # Mapping's own would make the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
 

@@ -33,8 +33,8 @@ class QuantizedTensors(Mapping[str, Tensor]):
         """tensors: those of the checkpoint; observed: needed for whatever has scales of activations."""
         self._tensors = tensors
         kind = precision.linear
+        parts = replace(Parts.of(tensors), lm_head=False, n_labels=0)
         with torch.device("meta"):
-            parts = replace(Parts.of(tensors), lm_head=False, n_labels=0)
             stored = ImageGPT(config, parts, linear=kind, int8_cache=precision.kv_cache == "int8")
         # The names and shapes of the model's own parameters, and of the heads, which stay as they are.
         self.shapes = {name: (t.dtype, tuple(t.shape)) for name, t in stored.state_dict().items()}
@@ -71,6 +71,9 @@ class QuantizedTensors(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         make = self._make.get(name)
         return (self._tensors[name] if make is None else make()).contiguous()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shapes  # Mapping's own would make the tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)

@@ -53,6 +53,9 @@ class LazyTensors(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return self._stored[name].read().to(torch.float32).contiguous()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored  # Mapping's own would make the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)
 

@@ -90,6 +90,9 @@ class _WithHead(Mapping[str, Tensor]):
         tensor: Tensor = self._file.get_tensor(self._names[name])
         return tensor
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.shapes  # Mapping's own would make the tensor
+
     def __iter__(self) -> Any:
         return iter([*self._names, *self._head])
 

@@ -27,7 +27,7 @@ from igpt_runtime.errors import BundleError, DeviceError, OptionError
 
 if TYPE_CHECKING:
     from igpt_export.probe.data import Part
-    from igpt_export.probe.fit import Fit
+    from igpt_export.probe.fit import Fit, Probe
     from igpt_runtime.feature_store import FeatureStore
     from igpt_runtime.session import Session
 
@@ -78,59 +78,69 @@ def fit(
     with images, uint8 [n, height, width, 3], and labels. Written are probe.npz, curve.csv, curve.png and report.json,
     and the features, from which an interrupted run goes on.
     """
-    from igpt_runtime.files import atomic_path, atomic_write, check_writable
+    from igpt_runtime.features import checked_layers
+    from igpt_runtime.files import check_writable
     from igpt_runtime.session import open_session
 
     with _needing("probe"):
+        import matplotlib.figure  # noqa: F401 - not after hours that it is missing
+
         from igpt_export.probe.data import TEST, TRAIN, VALIDATION, load_data, split_off
-        from igpt_export.probe.fit import Probe, best_of, fit_layers, save_probe
-        from igpt_export.probe.plot import plot_curve
+        from igpt_export.probe.fit import Probe, best_of, check_concat, fit_layers
 
     parts = split_off(load_data(data), validation, seed)
+    session = open_session(model, device=device)
+    chosen = checked_layers(session.manifest, parse_layers(layers))
+    check_concat(chosen, concat)
     output.mkdir(parents=True, exist_ok=True)
     check_writable([str(output / name) for name in (_PROBE, _CURVE, _PLOT, _REPORT)], force=force)
-    session = open_session(model, device=device)
-    chosen = parse_layers(layers)
     broken: list[str] = []
     leave_out = leaving_out(broken) if skip_broken else None
     stores = {
         name: _embedded(session, part, output / f"features-{name}", chosen, protocol, force, leave_out)
         for name, part in parts.parts.items()
     }
-    kept = stores[TRAIN].request["layers"]
     labels = {name: part.labels[stores[name].indices] for name, part in parts.parts.items()}
-    with token_progress("fitting", len(kept) + (concat > 1), "layers") as progress:
+    with token_progress("fitting", len(chosen) + (concat > 1), "layers") as progress:
         fits = fit_layers(
             stores[TRAIN].values(), labels[TRAIN], stores[VALIDATION].values(), labels[VALIDATION],
-            len(parts.label_names), kept, concat, progress,
+            len(parts.label_names), chosen, concat, progress,
         )  # fmt: skip
     best = best_of(fits)
     source = session.manifest.source["sha256"]
     found = Probe(parts.label_names, best.layers, protocol, session.manifest.name, source, best.linear)
-    with atomic_path(output / _PROBE) as temporary:
-        save_probe(temporary, found)
-    title = f"Linear probes of {session.manifest.name}, {protocol} protocol"
-    with atomic_path(output / _PLOT) as temporary:
-        plot_curve(temporary, fits, title)
-    rows = [fit.record() for fit in fits]
-    atomic_write(output / _CURVE, _as_csv([{**row, "layers": " ".join(map(str, row["layers"]))} for row in rows]))
     record: dict[str, Any] = {
         "probe": str(output / _PROBE), "model": session.manifest.name, "protocol": protocol,
         "pictures": {name: len(numbers) for name, numbers in labels.items()},
-        "labels": list(parts.label_names), "best": best.record(), "layers": rows, "test_accuracy": None,
-        "skipped": broken,
+        "labels": list(parts.label_names), "best": best.record(), "layers": [row.record() for row in fits],
+        "test_accuracy": None, "skipped": broken,
     }  # fmt: skip
     if TEST in stores:
-        features = stores[TEST].values()[:, [kept.index(layer) for layer in best.layers]]
+        features = stores[TEST].values()[:, [chosen.index(layer) for layer in best.layers]]
         record["test_accuracy"] = best.linear.accuracy(features.reshape(len(features), -1), labels[TEST])
-    atomic_write(output / _REPORT, (json.dumps(record, indent=1) + "\n").encode())
+    _write_fits(output, found, fits, record)
     print_result(_fit_text(fits, best, record), record, as_json)
     if broken:
         sys.exit(SOME_BROKEN)
 
 
+def _write_fits(output: Path, probe: "Probe", fits: "list[Fit]", record: dict[str, Any]) -> None:
+    """Write the probe, the accuracies by layer and the report."""
+    from igpt_export.probe.fit import save_probe
+    from igpt_export.probe.plot import plot_curve
+    from igpt_runtime.files import atomic_path, atomic_write
+
+    with atomic_path(output / _PROBE) as temporary:
+        save_probe(temporary, probe)
+    with atomic_path(output / _PLOT) as temporary:
+        plot_curve(temporary, fits, f"Linear probes of {probe.model}, {probe.protocol} protocol")
+    rows = [{**row, "layers": " ".join(map(str, row["layers"]))} for row in record["layers"]]
+    atomic_write(output / _CURVE, _as_csv(rows))
+    atomic_write(output / _REPORT, (json.dumps(record, indent=1) + "\n").encode())
+
+
 def _embedded(
-    session: "Session", part: "Part", directory: Path, layers: list[int] | None, protocol: str, force: bool,
+    session: "Session", part: "Part", directory: Path, layers: Sequence[int], protocol: str, force: bool,
     broken: Callable[[str], None] | None,
 ) -> "FeatureStore":  # fmt: skip
     """The features of some pictures, of which those that are in `directory` are not computed again."""

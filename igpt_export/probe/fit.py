@@ -123,10 +123,9 @@ def fit_layers(
 
     train, validation: [n, layers, n_embd], of `layers`; progress: called with the number of layers done since.
 
-    Raises OptionError if there are not that many consecutive layers.
+    Raises as `check_concat` does.
     """
-    if not 1 <= concat <= len(layers) or (concat > 1 and list(layers) != list(range(layers[0], layers[-1] + 1))):
-        raise OptionError(f"--concat {concat} needs that many consecutive layers; --layers gives {len(layers)}")
+    check_concat(layers, concat)
     fits = []
     for i, layer in enumerate(layers):
         fits.append(fit_linear(train[:, i], labels, validation[:, i], validation_labels, n_labels, [layer]))
@@ -139,6 +138,12 @@ def fit_layers(
         fits.append(fit_linear(joined, labels, joined_validation, validation_labels, n_labels, layers[rows]))
         progress(1)
     return fits
+
+
+def check_concat(layers: Sequence[int], concat: int) -> None:
+    """Raise OptionError if there are not that many consecutive layers."""
+    if not 1 <= concat <= len(layers) or (concat > 1 and list(layers) != list(range(layers[0], layers[-1] + 1))):
+        raise OptionError(f"--concat {concat} needs that many consecutive layers; --layers gives {len(layers)}")
 
 
 def best_of(fits: Sequence[Fit]) -> Fit:

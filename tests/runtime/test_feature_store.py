@@ -147,7 +147,7 @@ def test_another_request_does_not_go_on(
     result = run("pets", "-o", "a.npz", "--layers", "1")
     assert (
         result.exit_code == 1
-        and "a.npz.partial holds an interrupted run with other layers; add --force" in result.stderr
+        and "a.npz.partial holds features of a run with other layers; add --force" in result.stderr
     )
     os.utime(folder / "cat" / "0.png", (1, 1))
     assert "with other pictures; add --force" in run("pets", "-o", "a.npz").stderr

@@ -46,7 +46,7 @@ class FeatureStore:
         if found is not None and found != request and not restart:
             changed = ", ".join(sorted(key for key in request if found.get(key) != request[key]))
             raise OutputError(
-                f"{directory} holds an interrupted run with other {changed}; add --force to begin anew, or remove it"
+                f"{directory} holds features of a run with other {changed}; add --force to begin anew, or remove it"
             )
         try:
             if found != request:
