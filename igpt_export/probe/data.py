@@ -101,7 +101,7 @@ def _load_directory(path: Path) -> Data:
     if len(label_names) < 2:
         raise OptionError(f"{path} has one class, {label_names[0]!r}; at least two are needed - {_REMEDY}")
     parts = {}
-    for split in {split for _, split in splits}:
+    for split in dict.fromkeys(split for _, split in splits):
         rows = [(name, picture) for where, name, picture in found if where == split]
         labels = np.array([label_names.index(name) for name, _ in rows], np.int64)
         pictures = [picture for _, picture in rows]

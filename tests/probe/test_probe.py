@@ -96,6 +96,7 @@ def test_fit_evaluate_export_classify(folder: Path, run: Callable[..., Result], 
     assert np.abs(features(session, pictures) - features(open_session(tiny_bundle), pictures)).max() < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weights", "kv_cache"), [("int8", "int8"), ("fp16", "fp16")])
 def test_a_probe_goes_into_another_precision(
     folder: Path, run: Callable[..., Result], bundle_of: Callable[[str, str], Path], weights: str, kv_cache: str
