@@ -19,13 +19,12 @@ from torch import Tensor, nn
 
 from igpt_export.model import ImageGPT, Parts
 from igpt_runtime.config import ImageGPTConfig
-from igpt_runtime.session import import_onnxruntime, return_freed_memory
+from igpt_runtime.session import WEIGHTS_FOLDER, import_onnxruntime, return_freed_memory
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 
 _BLOCK = re.compile(r"(?:^|\.)h\.(\d+)\.")  # in the name of a block's weight
-_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def unloaded_model(
@@ -153,7 +152,7 @@ class BlockGraph:
         model = ir.Model(graph, ir_version=self._model.ir_version, functions=functions)
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
-        options.add_session_config_entry(_WEIGHTS_FOLDER, str(self._folder))
+        options.add_session_config_entry(WEIGHTS_FOLDER, str(self._folder))
         if not packs:
             options.add_session_config_entry("session.disable_prepacking", "1")
         data = ir.to_proto(model).SerializeToString()

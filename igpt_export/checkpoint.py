@@ -4,7 +4,7 @@ Reads Hugging Face's layout from a directory or from the Hub, and makes checkpoi
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from igpt_export.hub import download, parse_hub_id
 from igpt_export.model import ImageGPT, Parts, initialize_parameter
 from igpt_export.preprocessor import image_format_from_hf
 from igpt_export.problems import one_line, read_json, refuse
-from igpt_export.tensors import LazyTensors, empty_model, find_heads, map_tensors
+from igpt_export.tensors import LazyTensors, MadeTensors, empty_model, find_heads, map_tensors
 from igpt_export.weights import StoredTensor, find_weights, hash_weights, open_weights
 from igpt_runtime.background import Task
 from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
@@ -94,13 +94,14 @@ def random_checkpoint(variant: str, seed: int) -> Checkpoint:
     )
 
 
-class RandomTensors(Mapping[str, Tensor]):
+class RandomTensors(MadeTensors):
     """Initial weights of a whole model, made when they are accessed: a seed's are always the same."""
 
     def __init__(self, config: ImageGPTConfig, seed: int) -> None:
         self._config, self._seed = config, seed
         parameters = empty_model(config, Parts()).named_parameters()
         self.shapes = {name: tuple(parameter.shape) for name, parameter in parameters}
+        super().__init__(self.shapes)
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = torch.empty(self.shapes[name])
@@ -109,15 +110,6 @@ class RandomTensors(Mapping[str, Tensor]):
         generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little"))
         initialize_parameter(tensor, name, self._config, generator)
         return tensor
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.shapes  # Mapping's own would make the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
 
 
 def build_model(checkpoint: Checkpoint) -> ImageGPT:

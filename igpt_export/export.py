@@ -53,8 +53,8 @@ def export_bundle(
     "fused", or "portable" for graphs of standard operators only; calibration: a directory of pictures that set the
     scales of activations and judge the loss, the embedded digits if None; max_loss_increase: nats per token that the
     precision may cost on pictures held out, MAX_LOSS_INCREASE if None; link: have the checkpoint's own file as the
-    bundle's weights, in fp32; force: replace an existing bundle; stage: called
-    with the name of each stage as it begins; count: called with how much of it is done and of how much, and the unit.
+    bundle's weights, in fp32; force: replace an existing bundle; stage: called with the name of each stage as it
+    begins; count: called with how much of it is done and of how much, and the unit.
 
     Raises:
         OptionError: the precision does not fit the model, there are no calibration pictures, or nothing to link to.
@@ -75,7 +75,7 @@ def export_bundle(
         seen = None if pictures is None else _observe(checkpoint, pictures, precision, stage, count)
         tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, seen and seen[0])
         manifest = write_bundle(
-            directory, checkpoint, tensors, tensors.shapes, precision, profile, embed, stage, link=link
+            directory, checkpoint, tensors, tensors.shapes, precision, profile, embed, stage, count, link=link
         )
         if pictures is not None and seen is not None:
             stage("measuring the loss")
@@ -89,7 +89,7 @@ def export_bundle(
 def write_bundle(
     directory: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor],
     shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], precision: Precision, profile: str, embed: bool,
-    stage: Callable[[str], None], count: Count = lambda done, total, unit: None, *, link: bool = False,
+    stage: Callable[[str], None], count: Count, *, link: bool = False,
 ) -> Manifest:  # fmt: skip
     """Write weights, graphs and manifest into an empty directory, and verify them.
 

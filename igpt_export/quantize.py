@@ -1,7 +1,7 @@
 """Rounds a checkpoint's tensors to the precision of a bundle, one at a time."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,7 @@ from igpt_export.model import NIBBLE_BLOCK, ImageGPT, Parts
 from igpt_export.ops import block_size
 from igpt_export.overflow import check_fits
 from igpt_export.precision import Precision
+from igpt_export.tensors import MadeTensors
 from igpt_runtime.config import ImageGPTConfig
 
 # Of the block's largest weight, the shares that the scale of a 4-bit block is tried at: giving up on the largest
@@ -24,7 +25,7 @@ _TINY = torch.finfo(torch.float32).tiny
 _HEADS = ("lm_head", "classifier")
 
 
-class QuantizedTensors(Mapping[str, Tensor]):
+class QuantizedTensors(MadeTensors):
     """Names and tensors of a bundle's weights file. Shapes are known beforehand, values are computed when accessed."""
 
     def __init__(
@@ -39,9 +40,10 @@ class QuantizedTensors(Mapping[str, Tensor]):
         # The names and shapes of the model's own parameters, and of the heads, which stay as they are.
         self.shapes = {name: (t.dtype, tuple(t.shape)) for name, t in stored.state_dict().items()}
         self.shapes |= {n: (torch.float32, tuple(t.shape)) for n, t in tensors.items() if n.split(".")[0] in _HEADS}
+        super().__init__(self.shapes)
         self._make: dict[str, Callable[[], Tensor]] = {}
         if precision.is_half:
-            self.shapes = {name: (torch.float16, shape) for name, (_, shape) in self.shapes.items()}
+            self.shapes.update({name: (torch.float16, shape) for name, (_, shape) in self.shapes.items()})
             self._make = {name: functools.partial(_half, tensors, name) for name in self.shapes}
             return
         for name in self.shapes:
@@ -71,15 +73,6 @@ class QuantizedTensors(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         make = self._make.get(name)
         return (self._tensors[name] if make is None else make()).contiguous()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.shapes  # Mapping's own would make the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
 
 
 def _half(tensors: Mapping[str, Tensor], name: str) -> Tensor:

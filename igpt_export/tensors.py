@@ -5,7 +5,7 @@ once or is a known leftover, and one error lists all that do not fit.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,25 +42,33 @@ class Heads:
         return Parts(self.lm_head, n_labels, n_features if is_probe else None, classifier_bias=is_probe)
 
 
-class LazyTensors(Mapping[str, Tensor]):
+class MadeTensors(Mapping[str, Tensor]):
+    """Tensors that are read or made at every access; looking for a name makes none."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class LazyTensors(MadeTensors):
     """Canonical name -> float32 tensor, read (and converted, if it is stored in another dtype) at every access."""
 
     def __init__(self, stored: Mapping[str, StoredTensor], stored_names: Mapping[str, str] | None = None) -> None:
         """stored: canonical name -> where the tensor is; stored_names: canonical name -> its name there."""
+        super().__init__(stored.keys())
         self._stored = dict(stored)
         self.stored_names = dict(stored_names or {})
 
     def __getitem__(self, name: str) -> Tensor:
         return self._stored[name].read().to(torch.float32).contiguous()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._stored  # Mapping's own would make the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
-
-    def __len__(self) -> int:
-        return len(self._stored)
 
 
 def empty_model(config: ImageGPTConfig, parts: Parts) -> ImageGPT:

@@ -11,9 +11,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from igpt_export.checkpoint import Checkpoint
-from igpt_export.export import write_bundle
+from igpt_export.export import Count, write_bundle
 from igpt_export.precision import Precision
 from igpt_export.probe.fit import Probe
+from igpt_export.tensors import MadeTensors
 from igpt_export.writer import bundle_directory, write_manifest
 from igpt_runtime import names
 from igpt_runtime.bundle import Bundle
@@ -27,11 +28,12 @@ _LEFT_OUT = re.compile(r"^(classifier|score|probe)\.|\.attn\.(bias|masked_bias)$
 
 
 def bake_probe(
-    bundle: Bundle, probe: Probe, output: Path, *, force: bool = False, stage: Callable[[str], None] = lambda name: None
-) -> Manifest:
+    bundle: Bundle, probe: Probe, output: Path, *, force: bool = False,
+    stage: Callable[[str], None] = lambda name: None, count: Count = lambda done, total, unit: None,
+) -> Manifest:  # fmt: skip
     """Write the bundle anew, with the probe as its classifier; weights and precision are as before.
 
-    A classifier that it had is left out. force: replace an existing bundle; stage: called with the name of each stage.
+    A classifier that it had is left out. force: replace an existing bundle; stage, count: see `export_bundle`.
 
     Raises:
         OptionError: the probe is of another model.
@@ -63,14 +65,16 @@ def bake_probe(
     )
     with bundle_directory(output, force=force) as directory:
         embed = names.FEATURES in manifest.graphs
-        made = write_bundle(directory, checkpoint, tensors, tensors.shapes, precision, manifest.profile, embed, stage)
+        made = write_bundle(
+            directory, checkpoint, tensors, tensors.shapes, precision, manifest.profile, embed, stage, count
+        )
         # What the precision costs was measured without these classes.
         made = replace(made, certificate=_without_classes(manifest.certificate))
         write_manifest(made, directory)
     return made
 
 
-class _WithHead(Mapping[str, Tensor]):
+class _WithHead(MadeTensors):
     """The tensors of a bundle's weights file, memory-mapped, and a probe as their classifier."""
 
     def __init__(self, path: Path, probe: Probe, precision: Precision) -> None:
@@ -80,24 +84,16 @@ class _WithHead(Mapping[str, Tensor]):
         file: Any = safe_open(path, framework="pt")
         # A linked file has its checkpoint's names, and may have other heads and old causal masks.
         stored = {name.removeprefix("transformer."): name for name in file.keys()}  # noqa: SIM118 - not a dict
-        self._names = {name: origin for name, origin in stored.items() if not _LEFT_OUT.search(name)}
+        self._stored = {name: origin for name, origin in stored.items() if not _LEFT_OUT.search(name)}
         self._file = file
+        super().__init__([*self._stored, *self._head])
         self.shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in self.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self._head:
             return self._head[name]
-        tensor: Tensor = self._file.get_tensor(self._names[name])
+        tensor: Tensor = self._file.get_tensor(self._stored[name])
         return tensor
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.shapes  # Mapping's own would make the tensor
-
-    def __iter__(self) -> Any:
-        return iter([*self._names, *self._head])
-
-    def __len__(self) -> int:
-        return len(self._names) + len(self._head)
 
 
 def _without_classes(certificate: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -202,7 +202,8 @@ def export_command(
     bundle = open_bundle(model)
     target = output or Path(f"{bundle.path}-probe" if model else f"{bundle.manifest.name}-probe")
     with stages("exporting") as stage:
-        made = bake_probe(bundle, load_probe(_probe_path(probe_file)), target, force=force, stage=stage)
+        found = load_probe(_probe_path(probe_file))
+        made = bake_probe(bundle, found, target, force=force, stage=stage, count=stage.count)
     assert made.classifier is not None
     record = {"output": str(target), "labels": list(made.classifier.labels), "layers": list(made.classifier.layers)}
     print_result(str(target), record, as_json)

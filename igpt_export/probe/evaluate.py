@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from igpt_export.probe.fit import Probe
 from igpt_runtime.complete import Picture
-from igpt_runtime.features import Broken, class_logits, feature_batches
+from igpt_runtime.features import Broken, check_any_read, class_logits, feature_batches
 from igpt_runtime.session import Session
 
 Ints = npt.NDArray[np.int64]
@@ -39,6 +39,7 @@ def predict(
             rows += indices
             found.append(probe.linear.logits(values.reshape(len(values), -1)).argmax(1))
             progress(len(values))
+    check_any_read(len(rows), len(pictures))
     return labels, np.array(rows), np.concatenate(found)
 
 

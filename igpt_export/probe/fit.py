@@ -1,7 +1,7 @@
 """Multinomial logistic regression on pooled features, by scikit-learn; its strength and layer chosen by validation.
 
-"Generative Pretraining from Pixels", section 2.3: a linear classifier on the mean of one layer's features; section
-4.2: on several consecutive layers' around the best one, concatenated.
+"Generative Pretraining from Pixels", section 2.3: a linear classifier on the mean of one layer's features; for ImageNet
+also on those of several consecutive layers around the best one, concatenated.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The paper's claims about representation, at the demo's scale, measured with the toolkit itself.
 
 Usage: python reproduce.py [--work DIRECTORY]. Trains models of three widths where DIRECTORY lacks their snapshots, then
-writes claims/: figures.json, plots and a page of pictures. "Generative Pretraining from Pixels": sections 4.1 (features
-by depth, features against validation loss) and 4.5 (few labels).
+writes claims/: figures.json, plots and a page of pictures. "Generative Pretraining from Pixels", section 4: features by
+depth, features against validation loss, few labels.
 """
 
 import argparse

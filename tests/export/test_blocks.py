@@ -87,3 +87,22 @@ def test_decode_part_by_part(bundle_of: Callable[[str, str], Path], weights: str
         assert np.abs(found[position][names.LOGITS] - logits).max() <= 1e-4 * np.abs(logits).max()
         assert np.array_equal(found[position][names.NEXT_IDS][:, 0], found[position][names.LOGITS].argmax(-1))
     assert all(np.abs(cache[:, :, :20]).any() and not np.abs(cache[:, :, 20:]).any() for cache in own.values())
+
+
+def test_an_export_counts_bytes_and_layers(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from igpt_export.export import export_bundle
+    from igpt_export.precision import Precision
+
+    counted: dict[str, list[tuple[str, int, int]]] = {}
+    stages: list[str] = []
+    export_bundle(
+        load_checkpoint(tiny_checkpoint), tmp_path / "bundle", Precision("int8", "int8"),
+        max_loss_increase=float("inf"), stage=stages.append,
+        count=lambda done, total, unit: counted.setdefault(stages[-1], []).append((unit, done, total)),
+    )  # fmt: skip
+    units = {stage: {unit for unit, _, _ in counts} for stage, counts in counted.items()}
+    assert units == {
+        "calibrating": {"layers"}, "writing weights": {"bytes"}, "verifying against torch": {"layers"},
+        "measuring the loss": {"layers"},
+    }  # fmt: skip
+    assert all(counts[-1][1] == counts[-1][2] for counts in counted.values())

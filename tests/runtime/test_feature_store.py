@@ -179,3 +179,21 @@ def test_full_disk(folder: Path, tiny_bundle: Path, limit: int, kept: bool) -> N
     assert "cannot write a.npz.partial: File too large; make room" in done.stderr
     assert not Path("a.npz").exists() and Path("a.npz.partial").exists() == kept
     assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_a_run_with_nothing_left_but_broken_pictures_ends(
+    folder: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "dog" / "9.png").write_text("not a picture")  # the last one
+    with monkeypatch.context() as patched:
+        patched.setattr("igpt_runtime.feature_files._write_npz", interrupted)
+        assert run("pets", "-o", "a.npz", "--skip-broken").exit_code == 1
+    result = run("pets", "-o", "a.npz", "--skip-broken", "--json")
+    assert result.exit_code == 3 and json.loads(result.stdout)["images"] == 21
+    for path in folder.rglob("*.png"):
+        path.write_text("not a picture")
+    assert "none of 22 pictures can be read" in run("pets", "-o", "b.npz", "--skip-broken").stderr
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -6,6 +6,7 @@ the size of one, `done` a byte for each picture that has them.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from igpt_runtime.complete import Picture
 from igpt_runtime.config import PROTOCOLS
 from igpt_runtime.errors import OptionError, OutputError
-from igpt_runtime.features import Broken, checked_layers, feature_batches
+from igpt_runtime.features import Broken, check_any_read, checked_layers, feature_batches
 from igpt_runtime.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from igpt_runtime.session import Session
 
@@ -85,7 +86,7 @@ class FeatureStore:
         done since the last call.
 
         Raises:
-            ImageError: a picture cannot be read.
+            ImageError: a picture cannot be read, or with `broken` none of all.
             OutputError: the disk is full, or cannot be written.
         """
         missing = np.flatnonzero(~self.done)
@@ -94,7 +95,7 @@ class FeatureStore:
         left = [pictures[int(i)] for i in missing]
         how = {key: self.request[key] for key in ("layers", "protocol", "crop")}
         batches = feature_batches(session, left, **how, broken=broken)
-        size = int(np.prod(self.shape)) * _FLOAT.itemsize
+        size = math.prod(self.shape) * _FLOAT.itemsize
         try:
             with (self.directory / _ROWS).open("r+b") as rows, (self.directory / _DONE).open("r+b") as done:
                 for indices, values in batches:
@@ -111,6 +112,7 @@ class FeatureStore:
                         progress(len(indices))
         except OSError as error:
             raise _failure(self.directory, error) from error
+        check_any_read(int(self.done.sum()), self.count)
 
     @property
     def indices(self) -> npt.NDArray[np.int64]:
@@ -119,8 +121,8 @@ class FeatureStore:
 
     def values(self) -> npt.NDArray[np.float32]:
         """Their features, float32 [pictures, layers, n_embd], memory-mapped if they are those of all."""
-        rows = np.memmap(self.directory / _ROWS, _FLOAT, "r")
-        whole = rows[: len(rows) // int(np.prod(self.shape)) * int(np.prod(self.shape))].reshape(-1, *self.shape)
+        rows, size = np.memmap(self.directory / _ROWS, _FLOAT, "r"), math.prod(self.shape)
+        whole = rows[: len(rows) // size * size].reshape(-1, *self.shape)
         return whole if self.done.all() else whole[self.indices]
 
     def remove(self) -> None:

@@ -130,11 +130,10 @@ def token_batches(
     """Indices and tokens of pictures, as many at once as a prefill takes well, int64 [batch, height * width].
 
     broken: called with what is wrong with a picture that cannot be read, instead of raising ImageError. Raises
-    OptionError if there are no pictures, ImageError if all are broken.
+    OptionError if there are no pictures.
     """
     if not pictures:
         raise OptionError("no pictures were given; give at least one")
-    any_read = False
     indices: list[int] = []
     rows: list[Tokens] = []
     for index, picture in enumerate(pictures):
@@ -146,10 +145,13 @@ def token_batches(
                 raise
             broken(str(error))
         if len(rows) == _BATCH:
-            any_read = True
             yield indices, np.stack(rows)
             indices, rows = [], []
     if rows:
         yield indices, np.stack(rows)
-    elif not any_read:
-        raise ImageError(f"none of {len(pictures)} pictures can be read; give at least one that can")
+
+
+def check_any_read(read: int, given: int) -> None:
+    """Raise ImageError if no picture of those given could be read."""
+    if not read:
+        raise ImageError(f"none of {given} pictures can be read; give at least one that can")

@@ -21,7 +21,7 @@ from PIL import Image
 from igpt_runtime import names
 from igpt_runtime.complete import Picture, images_of
 from igpt_runtime.errors import BundleError, OptionError
-from igpt_runtime.features import Broken, behind_sos, token_batches
+from igpt_runtime.features import Broken, behind_sos, check_any_read, token_batches
 from igpt_runtime.generate import Tokens
 from igpt_runtime.session import Session
 from igpt_runtime.sheet import auto_scale, upscale
@@ -75,14 +75,16 @@ def score(
             f"{session.bundle.path} has no language-model head, so no likelihood; "
             "export an ImageGPTForCausalImageModeling checkpoint"
         )
-    form = session.manifest.image_format
+    form, read = session.manifest.image_format, 0
     with session.part(names.PREFILL, [names.LOGITS]) as graph:
         for indices, tokens in token_batches(session, pictures, crop=crop, broken=broken):
             (logits,) = graph.run([names.LOGITS], {names.INPUT_IDS: behind_sos(session, tokens)})
             for index, row, picture in zip(indices, logits, tokens, strict=True):
                 yield Score(index, _nats(row, picture).reshape(form.height, form.width), picture)
+            read += len(tokens)
             if progress is not None:
                 progress(len(tokens))
+    check_any_read(read, len(pictures))
 
 
 def _nats(logits: npt.NDArray[np.float32], tokens: Tokens) -> npt.NDArray[np.float32]:

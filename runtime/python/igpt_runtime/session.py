@@ -28,7 +28,7 @@ _WITHOUT_WEIGHTS = {PREPROCESS, POSTPROCESS}
 # Prefill reads every weight for hundreds of tokens: it is as fast straight from the mapped file, but for 4 bits.
 _FAST_UNPACKED = {"fp32", "int8"}
 # ONNX Runtime's option for graphs that come without a file.
-_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -124,7 +124,7 @@ class Session:
         """Open the graph in a file, or a part of it, which was made from that file."""
         options = self._ort.SessionOptions()
         if part is not None:
-            options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
+            options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
         options.log_severity_level = 3
         on_cpu = self._providers == [_CPU]
         if name not in _DECODERS:
