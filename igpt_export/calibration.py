@@ -24,7 +24,8 @@ Tokens = npt.NDArray[np.int64]
 _DIGITS = Path(__file__).with_name("calibration.png")
 _SIDE = 16
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
-_TOKENS = 8192  # of one kind of pictures: more change the scales of a layer very little
+_TOKENS = 8192  # of calibration pictures, about: more change the scales of a layer very little
+_HELD_OUT_TOKENS = 4096
 _WORK = 2.5e13  # tokens times weights of one kind of pictures: minutes on a few cores, whatever the size of the model
 _BATCH = 4
 
@@ -86,27 +87,26 @@ def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:
     form = checkpoint.image_format
     config = checkpoint.config
     weights = config.n_layer * config.n_embd * (4 * config.n_embd + 2 * config.inner_dim)
-    most = max(1, int(min(_TOKENS, _WORK / weights)) // config.n_positions)
-    found = _digits(most) if directory is None else _pictures_in(directory, 2 * most)
-    tokens = np.stack(
-        [image_to_tokens(image, form.clusters, form.height, form.width, resample=form.resample) for image in found]
+    counts = [max(1, int(min(n, _WORK / weights)) // config.n_positions) for n in (_TOKENS, _HELD_OUT_TOKENS)]
+    calibration, held_out = (
+        np.stack([image_to_tokens(i, form.clusters, form.height, form.width, resample=form.resample) for i in images])
+        for images in (_digits(*counts) if directory is None else _pictures_in(directory, *counts))
     )
-    if directory is None:
-        half = len(tokens) // 2
-        return Pictures(tokens[:half], tokens[half:], f"{len(tokens)} handwritten digits")
-    return Pictures(tokens[::2], tokens[1::2], f"{len(tokens)} pictures of {directory.resolve().name}")
+    kind = "handwritten digits" if directory is None else f"pictures of {directory.resolve().name}"
+    return Pictures(calibration, held_out, f"{len(calibration) + len(held_out)} {kind}")
 
 
-def _digits(most: int) -> list[Image.Image]:
-    """Up to `most` of either kind."""
+def _digits(calibration: int, held_out: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Up to so many of either kind."""
     sheet = read_image(_DIGITS)
     corners = [(x, y) for y in range(0, sheet.height, _SIDE) for x in range(0, sheet.width, _SIDE)]
-    half = len(corners) // 2
-    chosen = corners[: min(most, half)] + corners[half:][:most]
-    return [sheet.crop((x, y, x + _SIDE, y + _SIDE)) for x, y in chosen]
+    digits = [sheet.crop((x, y, x + _SIDE, y + _SIDE)) for x, y in corners]
+    half = len(digits) // 2
+    return digits[:half][:calibration], digits[half:][:held_out]
 
 
-def _pictures_in(directory: Path, most: int) -> list[Image.Image]:
+def _pictures_in(directory: Path, calibration: int, held_out: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Up to so many of either kind."""
     try:
         paths = sorted(path for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES)
     except OSError as error:
@@ -118,15 +118,18 @@ def _pictures_in(directory: Path, most: int) -> list[Image.Image]:
             f"--calibration {directory} holds {len(paths)} pictures; at least 2 are needed, one for calibration and "
             f"one held out ({', '.join(sorted(_SUFFIXES))})"
         )
-    # Evenly over the names: directories are often sorted by what the pictures show.
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), most)).round().astype(int)]
-    images = []
-    for path in chosen:
-        try:
-            images.append(read_image(path))
-        except ImageError as error:
-            raise ImageError(f"--calibration: {error}") from error
-    return images
+    try:
+        return (
+            [read_image(path) for path in _evenly(paths[::2], calibration)],
+            [read_image(path) for path in _evenly(paths[1::2], held_out)],
+        )
+    except ImageError as error:
+        raise ImageError(f"--calibration: {error}") from error
+
+
+def _evenly(paths: Sequence[Path], most: int) -> list[Path]:
+    """Up to `most`, evenly over the names: directories are often sorted by what the pictures show."""
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), most)).round().astype(int)]
 
 
 def shifted(tokens: Tokens, sos: int) -> Tokens:

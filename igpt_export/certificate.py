@@ -11,10 +11,9 @@ import numpy.typing as npt
 from igpt_export.blocks import BlockGraph
 from igpt_export.calibration import Observation, Outputs, Pictures, shifted
 from igpt_export.overflow import check_finite
-from igpt_export.verify import decode_feeds
+from igpt_export.stepping import run_steps
 from igpt_runtime import names
 from igpt_runtime.bundle import open_bundle
-from igpt_runtime.cache import new_slots
 from igpt_runtime.errors import VerificationError
 from igpt_runtime.manifest import Manifest
 
@@ -22,7 +21,7 @@ Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]  # called with the number of steps done and of all
 
-_TOKENS = 4096  # of each kind of pictures that are decoded, about
+_TOKENS = 4096  # of the calibration pictures that are measured, about: as many as of those held out
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,10 @@ def certify(
     """
     manifest = open_bundle(directory).manifest
     count = max(1, _TOKENS // manifest.config.n_positions)
-    split = len(pictures.calibration)
-    calibration, held_out = (np.arange(split)[:count], np.arange(split, split + len(pictures.held_out))[:count])
-    rows = np.concatenate([calibration, held_out])
-    parts = {"calibration": slice(0, len(calibration)), "held_out": slice(len(calibration), None)}
+    calibration, held_out = np.arange(len(pictures.calibration)), np.arange(len(pictures.held_out))
+    rows = np.concatenate([calibration[:count], len(calibration) + held_out])
+    split = min(count, len(calibration))
+    parts = {"calibration": slice(0, split), "held_out": slice(split, None)}
     tokens = np.concatenate([pictures.calibration, pictures.held_out])[rows]
     reference, prefilled = expected.of(rows), _prefilled(directory, manifest, tokens)
     prefill = decode = None
@@ -171,12 +170,7 @@ def _prefilled(directory: Path, manifest: Manifest, tokens: Tokens) -> Outputs:
 
 def _decode_logits(directory: Path, manifest: Manifest, tokens: Tokens, progress: Progress) -> Array:
     """Logits of every position from the decode graph, fed one token at a time."""
-    config = manifest.config
-    inputs = shifted(tokens, config.sos)
-    steps = [decode_feeds(inputs[:, i : i + 1], i, temperature=1.0) for i in range(inputs.shape[1])]
-    carried = dict(zip(names.past_names(config), names.present_names(config), strict=True))
     graph = BlockGraph(directory / manifest.graphs[names.DECODE].file)
-    found = graph.run(
-        steps, [names.LOGITS], carried=carried, state=lambda _: new_slots(manifest, len(tokens)), progress=progress
-    )
+    inputs = shifted(tokens, manifest.config.sos)
+    found = run_steps(graph, manifest, inputs, [], shared=False, temperature=1.0, progress=progress)
     return np.stack([step[names.LOGITS] for step in found], axis=1)

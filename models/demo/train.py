@@ -24,7 +24,7 @@ from igpt_export.model import ImageGPT
 from igpt_runtime.config import ImageGPTConfig
 
 N_CLUSTERS = 256
-SNAPSHOTS = (50, 100, 200, 400, 800, 1600)  # steps of the first stage after which a snapshot is kept, besides its last
+SNAPSHOTS = (50, 100, 200, 400, 800)  # steps of the first stage after which a snapshot is kept, besides its last
 
 
 @dataclass(frozen=True)

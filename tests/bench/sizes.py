@@ -1,17 +1,21 @@
 """Measures the sizes of the family: export, bundle, start, speed and memory at each precision, beside transformers.
 
-Usage: python tests/bench/sizes.py WORK [--sizes small medium large xl] [--precisions fp32 int8 int4]. Checkpoints of
-random weights and bundles are kept in WORK. Adds to results/sizes.json and writes the README's table from it.
+Usage: python tests/bench/sizes.py WORK [--sizes small medium large xl] [--systems transformers fp32 int8 int4].
+Checkpoints of random weights and bundles are kept in WORK (50 GB with XL). Adds to results/sizes.json, checks that
+logits agree with transformers', and writes the README's table.
 """
 
 import argparse
+import datetime
 import json
-import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,27 +24,26 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from compare import write_checkpoint  # noqa: E402
+from compare import FP32_TOLERANCE, TOLERANCES, differences, write_checkpoint  # noqa: E402
+from peers import machine  # noqa: E402
 from readme_table import with_table  # noqa: E402
+
+from igpt_runtime.bundle import open_bundle  # noqa: E402
+from igpt_runtime.fresh import measure_fresh_process  # noqa: E402
+from igpt_runtime.traffic import ideal_memory  # noqa: E402
 
 RESULTS = HERE / "results" / "sizes.json"
 README = ROOT / "README.md"
 SIZES = ("small", "medium", "large", "xl")
-PRECISIONS = ("fp32", "int8", "int4")
-EXPORTED = {"xl": ("int4",)}  # in fp32 it is 27 GB
-COMPARED = ("small", "medium", "large")  # by transformers, whose XL does not fit memory
-COLUMNS = (
-    *("export", "its memory", "bundle", "start to first token", "prefill", "tokens/s, 1 row", "8 rows", "images/min"),
-    "memory",
-)
+SYSTEMS = ("transformers", "fp32", "int8", "int4")  # transformers first, whose logits the others are compared with
+MEASURED = {"xl": ("int4",)}  # in fp32 it is 27 GB, more than the memory there is
+COMPLETIONS = {"xl": 1}  # of half a picture, at once; of the others 8
 _WORKS = ["prefill", "decode1", "decode8"]
-_FIRST_TOKEN = """
-import sys
-from igpt_runtime import GenerationOptions, generate, open_session
-import numpy as np
-session = open_session(sys.argv[1])
-next(generate(session, np.arange(session.manifest.config.n_positions // 2) % 512, GenerationOptions(n=1)))
-"""
+_STAGE = re.compile(r"exporting: ([a-z0-9 ]+)")
+_COLUMNS = (
+    *("export", "of it tracing", "its memory", "bundle", "start to first token", "prefill", "tokens/s, 1 row"),
+    *("8 rows", "8 completions", "images/min", "memory", "over weights and cache", "logits differ by"),
+)
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,31 @@ class Run:
     peak: int  # bytes in memory at most, mapped files included
     anonymous: int  # bytes of its own memory at most, seen every 20 ms
     output: str
+    said: list[tuple[float, str]]  # lines on stderr, and after how many seconds
 
 
 def run(command: list[str], cwd: Path = ROOT) -> Run:
     """Run to the end, and watch the memory. Raises RuntimeError with its last line if it fails."""
     begin = time.monotonic()
-    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(command, cwd=cwd, stdout=output, stderr=subprocess.PIPE, text=True) as process,
+    ):
         most = [0, 0]
         watching = threading.Thread(target=_watch, args=(process.pid, most))
         watching.start()
-        output, errors = process.communicate()
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append((time.monotonic() - begin, line.rstrip()))
+            print(f"    {line.rstrip()}", file=sys.stderr, flush=True)
+        process.wait()
+        seconds = time.monotonic() - begin
         watching.join()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {(errors.splitlines() or ['failed'])[-1]}")
-    return Run(time.monotonic() - begin, *most, output)
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {said[-1][1] if said else process.returncode}")
+        output.seek(0)
+        return Run(seconds, *most, output.read(), said)
 
 
 def _watch(pid: int, most: list[int]) -> None:
@@ -78,70 +92,103 @@ def _watch(pid: int, most: list[int]) -> None:
         time.sleep(0.02)
 
 
+def stage_seconds(done: Run) -> dict[str, float]:
+    """How long each stage of an export took, by what it said when the stage began."""
+    begun: dict[str, float] = {}
+    for seconds, line in done.said:
+        if found := _STAGE.match(line):
+            begun.setdefault(found[1].strip(), seconds)
+    ends = [*list(begun.values())[1:], done.seconds]
+    return {name: end - begin for (name, begin), end in zip(begun.items(), ends, strict=True)}
+
+
 def copy_seconds(path: Path) -> float:
-    """What copying a file on its disk takes, until it is there."""
+    """What copying a file on its disk takes."""
     target = path.with_name("copy")
     begin = time.monotonic()
     shutil.copyfile(path, target)
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
     seconds = time.monotonic() - begin
     target.unlink()
     return seconds
 
 
-def measured(system: str, model: Path, *options: str) -> dict[str, Any]:
-    """Works of `peers.measure` in a process of its own, and the memory that takes."""
-    command = [sys.executable, "-m", "peers.measure", system, str(model), "--works", *_WORKS, *options]
-    done = run(command, HERE)
+def measured(system: str, model: Path, check: Path, *options: str) -> dict[str, Any]:
+    """Works of `peers.measure` in a process of its own, the memory that takes, and the logits written to `check`."""
+    command = [sys.executable, "-m", "peers.measure", system, str(model), "--works", *_WORKS, "--check", str(check)]
+    done = run([*command, *options], HERE)
     works: dict[str, Any] = json.loads(done.output.splitlines()[-1])["works"]
-    seconds = works["prefill"]["seconds"] + 512 * works["decode8"]["step_seconds"]
     return {
         "prefill_seconds": works["prefill"]["seconds"],
         "tokens_per_second_1": works["decode1"]["tokens_per_second"],
         "tokens_per_second_8": works["decode8"]["tokens_per_second"],
-        "images_per_minute": 8 * 60 / seconds,  # extrapolated from these
         "peak": done.peak,
         "anonymous": done.anonymous,
     }
 
 
-def measure_bundle(size: str, precision: str, checkpoint: Path, work: Path) -> dict[str, Any]:
+def measure_bundle(size: str, precision: str, checkpoint: Path, work: Path, check: Path) -> dict[str, Any]:
     """Export a checkpoint, and run the bundle."""
     bundle = work / f"{size}-{precision}"
-    command = ["-m", "igpt_export.cli", "--checkpoint", str(checkpoint), "--precision", precision]
+    command = [sys.executable, "-m", "igpt_export.cli", "--checkpoint", str(checkpoint), "--precision", precision]
     if precision != "fp32":
         command += ["--max-loss-increase", "inf"]  # of random weights
-    done = run([sys.executable, *command, "--output", str(bundle), "--force"])
-    start = run([sys.executable, "-c", _FIRST_TOKEN, str(bundle)])
+    done = run([*command, "--output", str(bundle), "--force", "--json"])
+    opened, n = open_bundle(bundle), COMPLETIONS.get(size, 8)
+    fresh = measure_fresh_process(bundle, "cpu", None, n)
+    ideal = ideal_memory(opened, n, opened.manifest.config.n_positions // 2)
     return {
         "export_seconds": done.seconds,
+        "export_stages": stage_seconds(done),
         "export_peak": done.peak,
         "export_anonymous": done.anonymous,
+        "report": json.loads(done.output),
         "bundle_bytes": sum(path.stat().st_size for path in bundle.iterdir()),
-        "start_seconds": start.seconds,
-        **measured("engine", bundle, "--shape", str(checkpoint), "--variant", precision),
+        **measured("engine", bundle, check, "--shape", str(checkpoint), "--variant", precision),
+        # Of a process that completes half a picture n times, in place of those of the one above.
+        "n": n,
+        "start_seconds": fresh.start_to_first_token,
+        "completion_seconds": fresh.start_to_pictures,
+        "peak": fresh.peak_memory,
+        "anonymous": fresh.anonymous,
+        "ideal_memory": ideal.weights + ideal.cache,
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """The README's table."""
-    lines = [f"| {' | '.join(['', *COLUMNS])} |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for row in rows:
-        export = ["", "", ""]
-        if "export_seconds" in row:
-            peak = f"{row['export_anonymous'] / 1e9:.2f} GB ({row['export_peak'] / 1e9:.2f})"
-            export = [f"{row['export_seconds']:.0f} s", peak, f"{row['bundle_bytes'] / 1e9:.2f} GB"]
-        start = f"{row['start_seconds']:.1f} s" if "start_seconds" in row else ""
-        speed = [
-            f"{row['prefill_seconds']:.2f} s",
-            f"{row['tokens_per_second_1']:.1f}",
-            f"{row['tokens_per_second_8']:.0f}",
-        ]
-        memory = f"{row['anonymous'] / 1e9:.2f} GB ({row['peak'] / 1e9:.2f})"
-        cells = [row["name"], *export, start, *speed, f"~{row['images_per_minute']:.1f}", memory]
-        lines.append(f"| {' | '.join(cells)} |")
+    lines = [f"| {' | '.join(['', *_COLUMNS])} |", "|---" * (len(_COLUMNS) + 1) + "|"]
+    lines += [f"| {' | '.join([row['name'], *_cells(row)])} |" for row in rows]
     return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    """One of each of _COLUMNS; empty where nothing was measured."""
+    memory = f"{_gigabytes(row['anonymous'])} ({_gigabytes(row['peak'])})"
+    rates = [f"{row['tokens_per_second_1']:.1f}", f"{row['tokens_per_second_8']:.0f}"]
+    steps = [f"{row['prefill_seconds']:.2f} s", *rates]
+    if "export_seconds" not in row:  # of transformers, whose completions are extrapolated
+        seconds = row["prefill_seconds"] + 512 * 8 / row["tokens_per_second_8"]
+        return [*[""] * 5, *steps, f"~{seconds:.0f} s", f"~{8 * 60 / seconds:.1f}", memory, "", "reference"]
+    completions = ["", ""]
+    if row["n"] == 8:
+        completions = [f"{row['completion_seconds']:.0f} s", f"{8 * 60 / row['completion_seconds']:.1f}"]
+    difference = row.get("difference")
+    return [
+        f"{row['export_seconds']:.0f} s",
+        f"{row['export_stages']['tracing graphs']:.0f} s",
+        f"{_gigabytes(row['export_anonymous'])} ({_gigabytes(row['export_peak'])})",
+        _gigabytes(row["bundle_bytes"]),
+        f"{row['start_seconds']:.1f} s",
+        *steps,
+        *completions,
+        memory,
+        f"{row['anonymous'] / row['ideal_memory']:.2f}",
+        "" if difference is None else f"{difference['logits']:.0e}",
+    ]
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB"
 
 
 def main() -> None:
@@ -149,30 +196,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES))
-    parser.add_argument(
-        "--precisions", nargs="*", choices=[*PRECISIONS, "transformers"], default=[*PRECISIONS, "transformers"]
-    )
+    parser.add_argument("--systems", nargs="*", choices=SYSTEMS, default=list(SYSTEMS))
     options = parser.parse_args()
+    work = options.work.absolute()
     record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"copy_seconds": {}, "rows": {}}
     for size in options.sizes:
-        checkpoint = options.work / size
+        checkpoint = work / size
         if not (checkpoint / "model.safetensors").exists():
             write_checkpoint(size, checkpoint)
         record["copy_seconds"][size] = copy_seconds(checkpoint / "model.safetensors")
-        for precision in options.precisions:
-            name = f"{size} {precision}"
-            if precision == "transformers":
-                if size not in COMPARED:
-                    continue
-                row = measured("transformers", checkpoint, "--variant", "eager")
-            elif precision in EXPORTED.get(size, PRECISIONS):
-                row = measure_bundle(size, precision, checkpoint, options.work)
+        for system in [name for name in SYSTEMS if name in options.systems and name in MEASURED.get(size, SYSTEMS)]:
+            machine.wait_until_quiet()
+            others = machine.Others()
+            name, check = f"{size} {system}", work / f"{size}-{system}.npz"
+            if system == "transformers":
+                row = measured("transformers", checkpoint, check, "--variant", "eager")
             else:
-                continue
-            record["rows"][name] = {"name": name, **row}
+                row = measure_bundle(size, system, checkpoint, work, check)
+                row["difference"] = differences(check, work / f"{size}-transformers.npz")
+                if row["difference"] and not row["difference"]["logits"] <= TOLERANCES.get(system, FP32_TOLERANCE):
+                    sys.exit(f"{name}: logits differ by {row['difference']['logits']:.2g}: its speed means nothing")
+            record["rows"][name] = {"name": name, **row, "others_share": others.share()}
+            record |= {"date": datetime.date.today().isoformat(), "machine": machine.describe()}
             print(json.dumps(record["rows"][name]), flush=True)
             RESULTS.write_text(json.dumps(record, indent=1) + "\n")
-    order = [f"{size} {precision}" for size in SIZES for precision in (*PRECISIONS, "transformers")]
+    order = [f"{size} {system}" for size in SIZES for system in (*SYSTEMS[1:], SYSTEMS[0])]
     rows = [record["rows"][name] for name in order if name in record["rows"]]
     README.write_text(with_table(README.read_text(), "sizes", table(rows)))
 

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from igpt_export import verify_pictures
 from igpt_export.blocks import BlockGraph, states_by_block, unloaded_model
 from igpt_export.checkpoint import build_model, load_checkpoint
-from igpt_export.verify import decode_feeds
+from igpt_export.precision import Precision
+from igpt_export.stepping import prefilled_slots, run_steps
+from igpt_export.verify_pictures import verify_picture_graphs
 from igpt_runtime import names
 from igpt_runtime.cache import new_cache
+from igpt_runtime.errors import VerificationError
 from igpt_runtime.generate import DecodeStep, GenerationOptions
 from igpt_runtime.session import open_session
 
@@ -77,16 +81,21 @@ def test_decode_part_by_part(bundle_of: Callable[[str, str], Path], weights: str
     for position in range(20):
         step(TOKENS[:, position : position + 1], position, np.zeros(2, np.float32))
         expected.append(step.logits().copy())
-    own = dict(zip(names.past_names(config), new_cache(manifest, 2).own, strict=True))
-    carried = dict(zip(names.past_names(config), names.present_names(config), strict=True))
-    steps = [decode_feeds(TOKENS[:, i : i + 1], i, temperature=0.0) for i in range(20)]
-    found = BlockGraph(bundle / "decode.onnx").run(
-        steps, [names.LOGITS, names.NEXT_IDS], carried=carried, state=own.__getitem__
-    )
+    graph = BlockGraph(bundle / "decode.onnx")
+    found = run_steps(graph, manifest, TOKENS[:, :20], [], shared=False, temperature=0.0)
     for position, logits in enumerate(expected):
         assert np.abs(found[position][names.LOGITS] - logits).max() <= 1e-4 * np.abs(logits).max()
         assert np.array_equal(found[position][names.NEXT_IDS][:, 0], found[position][names.LOGITS].argmax(-1))
-    assert all(np.abs(cache[:, :, :20]).any() and not np.abs(cache[:, :, 20:]).any() for cache in own.values())
+    # And the last of them after the slots of those before, their own or shared.
+    inputs = np.repeat(TOKENS[:1, :20], 2, axis=0)
+    slots = prefilled_slots(BlockGraph(bundle / "prefill.onnx"), config, inputs[0, :12])
+    for shared, name in ((False, "decode.onnx"), (True, "decode_shared.onnx")):
+        after = run_steps(BlockGraph(bundle / name), manifest, inputs[:, 12:], slots, shared=shared, temperature=0.0)
+        for step, logits in zip(after, expected[12:], strict=True):
+            assert (
+                np.abs(step[names.LOGITS] - logits[:1]).max()
+                <= (1e-4 if weights == "fp32" else 0.1) * np.abs(logits).max()
+            )
 
 
 def test_an_export_counts_bytes_and_layers(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -106,3 +115,25 @@ def test_an_export_counts_bytes_and_layers(tiny_checkpoint: Path, tmp_path: Path
         "measuring the loss": {"layers"},
     }  # fmt: skip
     assert all(counts[-1][1] == counts[-1][2] for counts in counted.values())
+
+
+@pytest.mark.parametrize("what", ["preprocess", "postprocess", "features", "classify", "score", "complete"])
+def test_wrong_picture_graphs_are_noticed(
+    bundle_of: Callable[[str, str], Path], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each compared with what something else would have to be, by a change of what it is compared with."""
+    bundle = bundle_of("fp32", "fp32")
+    manifest = open_session(bundle).manifest
+    verify_picture_graphs(bundle, manifest, Precision())
+    changes = {
+        "preprocess": ("image_to_tokens", lambda f: lambda *a, **k: np.roll(f(*a, **k), 1)),
+        "postprocess": ("tokens_to_image", lambda f: lambda *a: f(*a).transpose(0)),
+        "features": ("check_difference", lambda f: lambda e, a, w, p: f(e + 0.1 * (w == "features"), a, w, p)),
+        "classify": ("check_difference", lambda f: lambda e, a, w, p: f(e + 0.1 * (w == "classify"), a, w, p)),
+        "score": ("_log_softmax", lambda f: lambda logits: f(logits * 1.1) if logits.ndim == 2 else f(logits)),
+        "complete": ("uniforms", lambda f: lambda seed, *a: f(seed + 1, *a)),
+    }
+    name, change = changes[what]
+    monkeypatch.setattr(verify_pictures, name, change(getattr(verify_pictures, name)))
+    with pytest.raises(VerificationError, match=what):
+        verify_picture_graphs(bundle, manifest, Precision())
