@@ -1,6 +1,6 @@
 """Shows pictures to the float model and notes what it computes, for the scales of quantised layers and caches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from igpt_export.blocks import states_by_block, unloaded_model
 from igpt_export.checkpoint import Checkpoint
 from igpt_export.model import Attention, Conv1D, ImageGPT, RMSNorm, States, pooled
 from igpt_runtime.errors import ImageError, OptionError
+from igpt_runtime.folder import find_pictures
 from igpt_runtime.palette import image_to_tokens, read_image
 
 Array = npt.NDArray[np.float32]
@@ -23,10 +24,9 @@ Tokens = npt.NDArray[np.int64]
 # 8 x 8 pictures of 16 x 16: the upper half training digits of the demo model, the lower half digits it has not seen.
 _DIGITS = Path(__file__).with_name("calibration.png")
 _SIDE = 16
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
 _TOKENS = 8192  # of calibration pictures, about: more change the scales of a layer very little
 _HELD_OUT_TOKENS = 4096
-_WORK = 2.5e13  # tokens times weights of one kind of pictures: minutes on a few cores, whatever the size of the model
+_WORK = 5e12  # tokens times weights of one kind of pictures: minutes on a few cores, whatever the size of the model
 _BATCH = 4
 
 
@@ -96,7 +96,7 @@ def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:
     return Pictures(calibration, held_out, f"{len(calibration) + len(held_out)} {kind}")
 
 
-def _digits(calibration: int, held_out: int) -> tuple[list[Image.Image], list[Image.Image]]:
+def _digits(calibration: int, held_out: int) -> tuple[Iterable[Image.Image], Iterable[Image.Image]]:
     """Up to so many of either kind."""
     sheet = read_image(_DIGITS)
     corners = [(x, y) for y in range(0, sheet.height, _SIDE) for x in range(0, sheet.width, _SIDE)]
@@ -105,29 +105,31 @@ def _digits(calibration: int, held_out: int) -> tuple[list[Image.Image], list[Im
     return digits[:half][:calibration], digits[half:][:held_out]
 
 
-def _pictures_in(directory: Path, calibration: int, held_out: int) -> tuple[list[Image.Image], list[Image.Image]]:
-    """Up to so many of either kind."""
+def _pictures_in(
+    directory: Path, calibration: int, held_out: int
+) -> tuple[Iterable[Image.Image], Iterable[Image.Image]]:
+    """Up to so many of either kind, each read when it is needed."""
+    remedy = "give --calibration a directory of at least 2 pictures, one for calibration and one held out"
+    if not directory.is_dir():
+        raise OptionError(f"{directory} is no directory; {remedy}")
     try:
-        paths = sorted(path for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES)
-    except OSError as error:
-        raise OptionError(
-            f"--calibration {directory} cannot be read ({error.strerror}); name a directory of pictures"
-        ) from error
-    if len(paths) < 2:
-        raise OptionError(
-            f"--calibration {directory} holds {len(paths)} pictures; at least 2 are needed, one for calibration and "
-            f"one held out ({', '.join(sorted(_SUFFIXES))})"
-        )
-    try:
-        return (
-            [read_image(path) for path in _evenly(paths[::2], calibration)],
-            [read_image(path) for path in _evenly(paths[1::2], held_out)],
-        )
+        paths = find_pictures([str(directory)])
     except ImageError as error:
-        raise ImageError(f"--calibration: {error}") from error
+        raise OptionError(f"--calibration: {error}; {remedy}") from error
+    if len(paths) < 2:
+        raise OptionError(f"{directory} holds one picture; {remedy}")
+    return _read(_evenly(paths[::2], calibration)), _read(_evenly(paths[1::2], held_out))
 
 
-def _evenly(paths: Sequence[Path], most: int) -> list[Path]:
+def _read(paths: Sequence[str]) -> Iterator[Image.Image]:
+    for path in paths:
+        try:
+            yield read_image(path)
+        except ImageError as error:
+            raise ImageError(f"--calibration: {error}") from error
+
+
+def _evenly(paths: Sequence[str], most: int) -> list[str]:
     """Up to `most`, evenly over the names: directories are often sorted by what the pictures show."""
     return [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), most)).round().astype(int)]
 

@@ -6,6 +6,7 @@ tensors. It has no biases, so the model has none either; its embedding of sos is
 
 import os
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -211,10 +212,13 @@ def _reader(name: str, variables: list[str], read: Read) -> Callable[[], Tensor]
 def _clusters(path: Path, config: ImageGPTConfig) -> npt.NDArray[np.float32]:
     """[n_clusters, 3] colours in [-1, 1]."""
     try:
-        values = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            values = np.load(file, allow_pickle=False)
+        if not isinstance(values, np.ndarray):
+            raise ValueError("an archive of arrays")
     except FileNotFoundError:
         refuse(str(path), ["no such file"], "name the kmeans_centers.npy of the checkpoint")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         refuse(str(path), [f"not an array in NumPy's format: {one_line(error)}"], "download kmeans_centers.npy again")
     problems: list[str] = []
     clusters = check_clusters(values, config, problems)

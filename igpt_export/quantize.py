@@ -1,7 +1,7 @@
 """Rounds a checkpoint's tensors to the precision of a bundle, one at a time."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -21,6 +21,7 @@ _SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65)
 # The largest level of 8-bit weights. CPUs without VNNI instructions add two products, of an activation up to 255 and a
 # weight each, in 16 bits, which saturate: up to 64 they cannot, and every CPU computes the same.
 INTEGER_LEVELS = 64
+_CHUNK = 1 << 20  # weights rounded to 4 bits at a time
 _TINY = torch.finfo(torch.float32).tiny
 _HEADS = ("lm_head", "classifier")
 
@@ -39,7 +40,8 @@ class QuantizedTensors(MadeTensors):
             stored = ImageGPT(config, parts, linear=kind, int8_cache=precision.kv_cache == "int8")
         # The names and shapes of the model's own parameters, and of the heads, which stay as they are.
         self.shapes = {name: (t.dtype, tuple(t.shape)) for name, t in stored.state_dict().items()}
-        self.shapes |= {n: (torch.float32, tuple(t.shape)) for n, t in tensors.items() if n.split(".")[0] in _HEADS}
+        heads = [name for name in tensors if name.split(".")[0] in _HEADS]  # no other value is made for its shape
+        self.shapes |= {name: (torch.float32, tuple(tensors[name].shape)) for name in heads}
         super().__init__(self.shapes)
         self._make: dict[str, Callable[[], Tensor]] = {}
         if precision.is_half:
@@ -99,32 +101,42 @@ def _nibble_scale(weight: Tensor, power: Tensor) -> Tensor:
     Of several scales a block gets the one with the least squared error of the layer's outputs, as far as its inputs
     are independent with mean squares `power` [n_in].
     """
-    blocks = _in_blocks(weight)
-    importance = power.reshape(1, *blocks.shape[1:])
+    return torch.cat([_best_scale(blocks, power.reshape(blocks.shape[1:])) for blocks in _in_blocks(weight)])
+
+
+def _best_scale(blocks: Tensor, importance: Tensor) -> Tensor:
     extreme = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
     extreme = torch.where(extreme == 0, 1.0, extreme)
-    best_error, best_scale = torch.full_like(extreme, torch.inf), extreme / -8
+    weighted = importance * blocks
+    most, best_scale = torch.full_like(extreme, -torch.inf), extreme / -8
     for share in _SHARES:
-        levels = torch.clamp(torch.round(blocks / (extreme * share / -8)), -8, 7)
-        # The best scale for these levels, by least squares.
-        weighted = importance * levels
-        scale = (weighted * blocks).sum(-1, keepdim=True) / (weighted * levels).sum(-1, keepdim=True).clamp_min(_TINY)
-        error = (importance * (levels * scale - blocks) ** 2).sum(-1, keepdim=True)
-        better = (error < best_error) & (scale != 0)
-        best_error, best_scale = torch.where(better, error, best_error), torch.where(better, scale, best_scale)
+        levels = (blocks * (-8 / share / extreme)).round_().clamp_(-8, 7)
+        # The best scale for these levels, by least squares; what it takes off the error is product * scale.
+        product = (weighted * levels).sum(-1, keepdim=True)
+        scale = product / (levels.square_() * importance).sum(-1, keepdim=True).clamp_min(_TINY)
+        better = (product * scale > most) & (scale != 0)
+        most, best_scale = torch.where(better, product * scale, most), torch.where(better, scale, best_scale)
     return best_scale[..., 0]
 
 
 def _nibbles(weight: Tensor, scale: Tensor) -> Tensor:
     """The nearest levels, two a byte, uint8 [n_out, blocks, block / 2]."""
-    levels = (torch.clamp(torch.round(_in_blocks(weight) / scale[..., None]), -8, 7) + 8).to(torch.uint8)
-    return levels[..., 0::2] | (levels[..., 1::2] << 4)
+    parts, first = [], 0
+    for blocks in _in_blocks(weight):
+        rows = scale[first : first + len(blocks), :, None]
+        levels = ((blocks / rows).round_().clamp_(-8, 7) + 8).to(torch.uint8)
+        parts.append(levels[..., 0::2] | (levels[..., 1::2] << 4))
+        first += len(blocks)
+    return torch.cat(parts)
 
 
-def _in_blocks(weight: Tensor) -> Tensor:
-    """A matrix [n_in, n_out] as [n_out, blocks, block]."""
+def _in_blocks(weight: Tensor) -> Iterator[Tensor]:
+    """A matrix [n_in, n_out] as [n_out, blocks, block], some outputs at a time, which the processor's cache holds."""
     block = block_size(weight.shape[0], NIBBLE_BLOCK)
-    return weight.t().reshape(weight.shape[1], -1, block)
+    step = max(1, _CHUNK // weight.shape[0])
+    for first in range(0, weight.shape[1], step):
+        part = weight[:, first : first + step]
+        yield part.t().reshape(part.shape[1], -1, block)
 
 
 def _input_scale(low: float, high: float) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ def open_weights(directory: Path) -> dict[str, StoredTensor]:
     found: dict[str, str] = {}  # tensor name -> file name, as the index should say
     problems = []
     for path in find_weights(directory):
-        tensors = _open_safetensors(path) if path.suffix == ".safetensors" else _open_bin(path)
+        tensors = open_safetensors(path) if path.suffix == ".safetensors" else _open_bin(path)
         problems += [f"{name} is both in {found[name]} and in {path.name}" for name in tensors if name in found]
         stored.update(tensors)
         found.update(dict.fromkeys(tensors, path.name))
@@ -114,7 +114,8 @@ def _weight_map(path: Path) -> dict[str, str]:
     return shards
 
 
-def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
+def open_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of one file by their names; none is read yet. Raises CheckpointError for a damaged file."""
     _check_readable(path)
     try:
         file: Any = safe_open(path, framework="pt")
@@ -129,8 +130,11 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
 
 def _read_safetensors(path: Path, name: str) -> Tensor:
     """A tensor in a mapping of the file of its own: what was read of it is let go with the tensor."""
-    file: Any = safe_open(path, framework="pt")
-    tensor: Tensor = file.get_tensor(name)
+    try:
+        file: Any = safe_open(path, framework="pt")
+        tensor: Tensor = file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        refuse(str(path), [f"{name} cannot be read: {one_line(error)}; did the file change?"], _DOWNLOAD_AGAIN)
     return tensor
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import safetensors
 import torch
 from torch import Tensor
 
@@ -24,7 +23,9 @@ from igpt_runtime.errors import OutputError
 from igpt_runtime.manifest import MANIFEST_FILE, WEIGHTS_FILE, FileRecord, Manifest, manifest_to_json
 from igpt_runtime.session import return_freed_memory
 
-_SAFETENSORS = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8", torch.uint8: "U8"}
+# The dtypes of weights by safetensors' names, the widest first.
+STORED_DTYPES = {"F32": torch.float32, "F16": torch.float16, "I8": torch.int8, "U8": torch.uint8}
+_SAFETENSORS = {dtype: name for name, dtype in STORED_DTYPES.items()}
 
 
 @contextlib.contextmanager
@@ -45,8 +46,6 @@ def bundle_directory(output: Path, *, force: bool) -> Iterator[Path]:
         _replace(staging, output, force)
     except OSError as error:
         raise OutputError(_describe(error, output)) from error
-    except safetensors.SafetensorError as error:  # how safetensors reports a failed write
-        raise OutputError(f"cannot write {output}: {error}; free some space or choose another --output") from error
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
@@ -76,7 +75,7 @@ def _replace(staging: Path, output: Path, force: bool) -> None:
     _check_replaceable(output, force)  # again: something may have appeared while we worked
     umask = os.umask(0)
     os.umask(umask)
-    staging.chmod(0o777 & ~umask)  # mkdtemp makes private directories, and safetensors private files
+    staging.chmod(0o777 & ~umask)  # mkdtemp makes private directories
     for path in staging.iterdir():
         if path.stat().st_nlink == 1:  # not what the user has elsewhere too
             path.chmod(0o666 & ~umask)

@@ -35,11 +35,13 @@ COMMANDS = [
 def test_commands_parse(line: str) -> None:
     program, *arguments = shlex.split(line)
     main: click.Command = {"igpt-run": igpt_runtime.cli.main, "igpt-export": igpt_export.cli.main}[program]
-    context = main.make_context(program, arguments[:1] if isinstance(main, click.Group) else arguments)
-    if isinstance(main, click.Group):
-        name, command, _ = main.resolve_command(context, arguments[:1])
-        assert command is not None
-        command.make_context(name, arguments[1:], parent=context)
+    command, context = main, None
+    while isinstance(command, click.Group):
+        context = command.make_context(program, arguments[:1], parent=context)
+        program, found, _ = command.resolve_command(context, arguments[:1])
+        assert found is not None
+        command, arguments = found, arguments[1:]
+    command.make_context(program, arguments, parent=context)
 
 
 def test_make_targets_exist() -> None:

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from igpt_export.checkpoint import Checkpoint
 from igpt_export.export import Count, write_bundle
 from igpt_export.precision import Precision
-from igpt_export.probe.fit import Probe
+from igpt_export.probe.fit import Probe, check_origin
 from igpt_export.tensors import MadeTensors
-from igpt_export.writer import bundle_directory, write_manifest
+from igpt_export.weights import open_safetensors
+from igpt_export.writer import STORED_DTYPES, bundle_directory, write_manifest
 from igpt_runtime import names
 from igpt_runtime.bundle import Bundle
 from igpt_runtime.config import Classifier
-from igpt_runtime.errors import OptionError
 from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
 from igpt_runtime.session import import_onnxruntime
 
@@ -42,15 +41,8 @@ def bake_probe(
         VerificationError: the new bundle disagrees with torch; nothing is kept.
     """
     import_onnxruntime()
+    check_origin(probe, bundle)
     manifest = bundle.manifest
-    width = len(probe.layers) * manifest.config.n_embd
-    if probe.checkpoint != manifest.source["sha256"]:
-        raise OptionError(
-            f"the probe was fitted on {probe.model}, {bundle.path} is of another checkpoint; "
-            "fit one with `igpt-run probe fit --model` and this bundle"
-        )
-    if probe.linear.weight.shape[1] != width or max(probe.layers) > manifest.config.n_layer:
-        raise OptionError(f"the probe reads {probe.linear.weight.shape[1]} features, {bundle.path} has {width}")
     classifier = Classifier(probe.label_names, probe.layers, probe.protocol)
     precision = Precision(manifest.precision, manifest.kv_cache)
     tensors = _WithHead(bundle.check_file(WEIGHTS_FILE), probe, precision)
@@ -81,19 +73,17 @@ class _WithHead(MadeTensors):
         dtype = torch.float16 if precision.is_half else torch.float32
         arrays = {"weight": probe.linear.weight, "bias": probe.linear.bias}
         self._head = {_HEAD + part: torch.from_numpy(array).to(dtype) for part, array in arrays.items()}
-        file: Any = safe_open(path, framework="pt")
         # A linked file has its checkpoint's names, and may have other heads and old causal masks.
-        stored = {name.removeprefix("transformer."): name for name in file.keys()}  # noqa: SIM118 - not a dict
-        self._stored = {name: origin for name, origin in stored.items() if not _LEFT_OUT.search(name)}
-        self._file = file
+        stored = {name.removeprefix("transformer."): tensor for name, tensor in open_safetensors(path).items()}
+        self._stored = {name: tensor for name, tensor in stored.items() if not _LEFT_OUT.search(name)}
         super().__init__([*self._stored, *self._head])
-        self.shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in self.items()}
+        self.shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in self._head.items()}
+        self.shapes |= {name: (STORED_DTYPES[tensor.dtype], tensor.shape) for name, tensor in self._stored.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self._head:
             return self._head[name]
-        tensor: Tensor = self._file.get_tensor(self._stored[name])
-        return tensor
+        return self._stored[name].read()
 
 
 def _without_classes(certificate: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -1,7 +1,5 @@
 """The commands `igpt-run probe fit`, `eval` and `export`: each parses, calls the library, prints."""
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +15,7 @@ from igpt_runtime.commands.shared import (
     force_option,
     json_option,
     leaving_out,
+    model_option,
     model_options,
     parse_layers,
     skip_broken_option,
@@ -55,7 +54,9 @@ def _needing(extra: str) -> Iterator[None]:
 @click.option(
     "--validation", default=0.2, show_default=True, help="Share of DATA to choose by, unless DATA has a part for that."
 )
-@click.option("--seed", default=0, show_default=True, help="Of the choice of that share.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the choice of that share."
+)
 @click.option(
     "-o",
     "--output",
@@ -85,7 +86,7 @@ def fit(
     with _needing("probe"):
         import matplotlib.figure  # noqa: F401 - not after hours that it is missing
 
-        from igpt_export.probe.data import TEST, TRAIN, VALIDATION, load_data, split_off
+        from igpt_export.probe.data import TEST, TRAIN, VALIDATION, check_classes, load_data, split_off
         from igpt_export.probe.fit import Probe, best_of, check_concat, fit_layers
 
     parts = split_off(load_data(data), validation, seed)
@@ -101,6 +102,7 @@ def fit(
         for name, part in parts.parts.items()
     }
     labels = {name: part.labels[stores[name].indices] for name, part in parts.parts.items()}
+    check_classes(labels[TRAIN], parts.label_names)  # some of which may have had broken pictures only
     with token_progress("fitting", len(chosen) + (concat > 1), "layers") as progress:
         fits = fit_layers(
             stores[TRAIN].values(), labels[TRAIN], stores[VALIDATION].values(), labels[VALIDATION],
@@ -128,14 +130,14 @@ def _write_fits(output: Path, probe: "Probe", fits: "list[Fit]", record: dict[st
     """Write the probe, the accuracies by layer and the report."""
     from igpt_export.probe.fit import save_probe
     from igpt_export.probe.plot import plot_curve
-    from igpt_runtime.files import atomic_path, atomic_write
+    from igpt_runtime.files import atomic_path, atomic_write, csv_table
 
     with atomic_path(output / _PROBE) as temporary:
         save_probe(temporary, probe)
     with atomic_path(output / _PLOT) as temporary:
         plot_curve(temporary, fits, f"Linear probes of {probe.model}, {probe.protocol} protocol")
     rows = [{**row, "layers": " ".join(map(str, row["layers"]))} for row in record["layers"]]
-    atomic_write(output / _CURVE, _as_csv(rows))
+    atomic_write(output / _CURVE, csv_table(rows))
     atomic_write(output / _REPORT, (json.dumps(record, indent=1) + "\n").encode())
 
 
@@ -150,14 +152,6 @@ def _embedded(
     store = FeatureStore(directory, request, restart=force)
     with filled(store, session, part.pictures, broken):
         return store
-
-
-def _as_csv(rows: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def _fit_text(fits: "list[Fit]", best: "Fit", record: dict[str, Any]) -> str:
@@ -182,12 +176,10 @@ def _fit_text(fits: "list[Fit]", best: "Fit", record: dict[str, Any]) -> str:
 @probe.command("export", cls=Command)
 @click.argument("probe_file", metavar="PROBE", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle directory.  [default: MODEL-probe]")
-@model_options
+@model_option
 @force_option
 @json_option
-def export_command(
-    probe_file: Path, output: Path | None, model: str | None, device: str, force: bool, as_json: bool
-) -> None:
+def export_command(probe_file: Path, output: Path | None, model: str | None, force: bool, as_json: bool) -> None:
     """Write the bundle anew with PROBE, a probe.npz or the directory it is in, as its classifier.
 
     The bundle may be of another precision than the one the probe was fitted on, but must be of the same checkpoint.
@@ -232,7 +224,7 @@ def evaluate(
     device: str, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a classifier on DATA: its accuracy, and which classes it takes for which."""
-    from igpt_runtime.files import atomic_path, atomic_write, check_writable
+    from igpt_runtime.files import atomic_path, atomic_write, check_writable, csv_table
     from igpt_runtime.session import open_session
 
     with _needing("probe"):
@@ -240,7 +232,7 @@ def evaluate(
 
         from igpt_export.probe.data import load_data
         from igpt_export.probe.evaluate import confusion, predict
-        from igpt_export.probe.fit import load_probe, standard_error
+        from igpt_export.probe.fit import check_origin, load_probe, standard_error
         from igpt_export.probe.plot import plot_confusion
 
     if output is not None:
@@ -252,24 +244,29 @@ def evaluate(
     found = load_data(data)
     session = open_session(model, device=device)
     loaded = None if probe_file is None else load_probe(_probe_path(probe_file))
-    if loaded is None and session.manifest.classifier is None:
+    if loaded is not None:
+        check_origin(loaded, session.bundle)
+        labels = loaded.label_names
+    elif session.manifest.classifier is not None:
+        labels = session.manifest.classifier.labels
+    else:
         raise BundleError(
             f"{session.bundle.path} has no classifier; give a --probe, or fit one with `igpt-run probe fit`"
         )
     if split != "all" and split not in found.parts:
         raise OptionError(f"{data} has no part for {split}; it has {', '.join(found.parts)}")
     parts = list(found.parts.values()) if split == "all" else [found.parts[split]]
+    unknown = sorted({found.label_names[i] for part in parts for i in part.labels} - set(labels))
+    if unknown:
+        raise OptionError(f"the classifier does not know the class {unknown[0]!r}; it knows {', '.join(labels)}")
     named, true = [], []
     broken: list[str] = []
     leave_out = leaving_out(broken) if skip_broken else None
     with token_progress("classifying", sum(len(part.labels) for part in parts), "images") as progress:
         for part in parts:
-            labels, rows, predicted = predict(session, part.pictures, loaded, leave_out, progress)
+            rows, predicted = predict(session, part.pictures, loaded, leave_out, progress)
             named += [labels[i] for i in predicted]
             true += [found.label_names[i] for i in part.labels[rows]]
-    unknown = sorted(set(true) - set(labels))
-    if unknown:
-        raise OptionError(f"the classifier does not know the class {unknown[0]!r}; it knows {', '.join(labels)}")
     counts = confusion(true, named, labels)
     right = int(np.trace(counts))
     accuracy, error = right / len(true), standard_error(right / len(true), len(true))
@@ -280,7 +277,7 @@ def evaluate(
             {"is": name, **dict(zip(labels, row, strict=True))}
             for name, row in zip(labels, counts.tolist(), strict=True)
         ]
-        atomic_write(output, _as_csv(table))
+        atomic_write(output, csv_table(table))
     elif output is not None:
         with atomic_path(output) as temporary:
             plot_confusion(temporary, counts, labels, f"{session.manifest.name}: {accuracy:.1%} of {len(true):,} right")

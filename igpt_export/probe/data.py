@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from igpt_runtime.complete import Picture
 from igpt_runtime.errors import ImageError, OptionError
 from igpt_runtime.feature_store import file_identity
-from igpt_runtime.folder import find_pictures
+from igpt_runtime.folder import SUFFIXES, find_pictures, valid_text
 
 Ints = npt.NDArray[np.int64]
 
@@ -66,8 +67,11 @@ def load_data(path: str) -> Data:
 def split_off(data: Data, share: float, seed: int) -> Data:
     """The data with a part of TRAIN, of every class alike, as VALIDATION, if there is none yet.
 
-    Raises OptionError if a class has too few pictures for that.
+    Raises OptionError if a class has too few pictures for that, or TRAIN fewer than two classes.
     """
+    if TRAIN not in data.parts:
+        raise OptionError(f"there is no part to fit on, only {', '.join(data.parts)}; add one called {TRAIN}")
+    check_classes(data.parts[TRAIN].labels, data.label_names)
     if VALIDATION in data.parts:
         return data
     from sklearn.model_selection import train_test_split
@@ -86,17 +90,29 @@ def split_off(data: Data, share: float, seed: int) -> Data:
     return Data(data.label_names, {**data.parts, TRAIN: fitted, VALIDATION: held_out})
 
 
+def check_classes(labels: Ints, label_names: Sequence[str]) -> None:
+    """Raise OptionError if there are fewer than two classes to fit."""
+    found = np.unique(labels)
+    if len(found) < 2:
+        only = f"one class, {label_names[found[0]]!r}" if len(found) else "no pictures"
+        raise OptionError(f"the part to fit on has {only}; at least two classes are needed there - {_REMEDY}")
+
+
 def _load_directory(path: Path) -> Data:
-    splits = [(child, _SPLITS[child.name]) for child in _directories(path) if child.name in _SPLITS]
-    if not any(split == TRAIN for _, split in splits):
-        splits = [(path, TRAIN)]
+    children = _directories(path)
+    splits = [(child, _SPLITS[child.name]) for child in children if child.name in _SPLITS]
+    if len(splits) < len(children) and all(split != TRAIN for _, split in splits):
+        splits = [(path, TRAIN)]  # directories of classes, one of which may be called "test"
     found: list[tuple[str, str, str]] = []  # split, class, picture
-    for directory, split in splits:
+    for directory, split in splits or [(path, TRAIN)]:
         classes = _directories(directory)
-        if not classes:
-            raise OptionError(f"{directory} has no labels: there are no directories in it; {_REMEDY}")
+        files = [child.name for child in directory.iterdir() if child.suffix.lower() in SUFFIXES]
+        loose = [name for name in files if not name.startswith(".")]
+        if not classes or loose:
+            what = f"{min(loose)} is in no class" if loose else "there are no directories in it"
+            raise OptionError(f"{directory} has no labels: {what}; {_REMEDY}")
         for child in classes:
-            found += [(split, child.name, picture) for picture in find_pictures([str(child)])]
+            found += [(split, valid_text(child.name), picture) for picture in find_pictures([str(child)])]
     label_names = sorted({name for _, name, _ in found})
     if len(label_names) < 2:
         raise OptionError(f"{path} has one class, {label_names[0]!r}; at least two are needed - {_REMEDY}")
@@ -118,9 +134,9 @@ def _directories(path: Path) -> list[Path]:
 
 def _load_npz(path: Path) -> Data:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ("images", "labels", "label_names", "split") if name in stored}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
         raise OptionError(f"{path} is no .npz file of arrays ({error}); {_REMEDY}") from error
     missing = [name for name in ("images", "labels") if name not in arrays]
     if missing:
@@ -139,8 +155,6 @@ def _load_npz(path: Path) -> Data:
     pictures = [Image.fromarray(image) for image in images]
     identities = [hashlib.sha256(image.tobytes() + bytes(str(image.shape), "ascii")).hexdigest() for image in images]
     whole, named = Part(pictures, numbers, identities), np.array([_SPLITS[str(name)] for name in split])
-    if TRAIN not in named:
-        raise OptionError(f"{path}: split has no {TRAIN}")
     return Data(label_names, {part: whole.of(np.flatnonzero(named == part)) for part in sorted(set(named.tolist()))})
 
 

@@ -16,8 +16,8 @@ Ints = npt.NDArray[np.int64]
 def predict(
     session: Session, pictures: Sequence[Picture], probe: Probe | None, broken: Broken | None,
     progress: Callable[[int], None],
-) -> tuple[tuple[str, ...], Ints, Ints]:  # fmt: skip
-    """Names of the classes; indices of the pictures that could be read, and of the likeliest class of each.
+) -> tuple[Ints, Ints]:  # fmt: skip
+    """Indices of the pictures that could be read, and of the likeliest class of each.
 
     probe: None for the bundle's own classifier; broken: see `igpt_runtime.features.feature_batches`; progress: called
     with the number of pictures done since. Raises as `igpt_runtime.features.classify` does.
@@ -25,14 +25,11 @@ def predict(
     rows: list[int] = []
     found = []
     if probe is None:
-        assert session.manifest.classifier is not None
-        labels = session.manifest.classifier.labels
         for indices, logits in class_logits(session, pictures, broken=broken):
             rows += indices
             found.append(logits.argmax(1))
             progress(len(logits))
     else:
-        labels = probe.label_names
         for indices, values in feature_batches(
             session, pictures, layers=probe.layers, protocol=probe.protocol, broken=broken
         ):
@@ -40,7 +37,7 @@ def predict(
             found.append(probe.linear.logits(values.reshape(len(values), -1)).argmax(1))
             progress(len(values))
     check_any_read(len(rows), len(pictures))
-    return labels, np.array(rows), np.concatenate(found)
+    return np.array(rows), np.concatenate(found)
 
 
 def confusion(true: Sequence[str], named: Sequence[str], labels: Sequence[str]) -> Ints:

@@ -8,6 +8,7 @@ import json
 import math
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
+from igpt_runtime.bundle import Bundle
 from igpt_runtime.config import PROTOCOLS
 from igpt_runtime.errors import OptionError
 
@@ -154,6 +156,19 @@ def best_of(fits: Sequence[Fit]) -> Fit:
     return best
 
 
+def check_origin(probe: Probe, bundle: Bundle) -> None:
+    """Raise OptionError unless the probe reads features of the bundle's checkpoint."""
+    manifest = bundle.manifest
+    width = len(probe.layers) * manifest.config.n_embd
+    if probe.checkpoint != manifest.source["sha256"]:
+        raise OptionError(
+            f"the probe was fitted on {probe.model}, {bundle.path} is of another checkpoint; "
+            "fit one with `igpt-run probe fit --model` and this bundle"
+        )
+    if probe.linear.weight.shape[1] != width or max(probe.layers) > manifest.config.n_layer:
+        raise OptionError(f"the probe reads {probe.linear.weight.shape[1]} features, {bundle.path} has {width}")
+
+
 def standard_error(accuracy: float, n: int) -> float:
     """Of an accuracy measured on n pictures (binomial)."""
     return math.sqrt(accuracy * (1 - accuracy) / n)
@@ -170,13 +185,13 @@ def load_probe(path: Path) -> Probe:
     """Read a probe that `save_probe` wrote. Raises OptionError."""
     remedy = "give the probe.npz that `igpt-run probe fit` wrote"
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             record, weight, bias = json.loads(str(stored["record"])), stored["weight"], stored["bias"]
         names, layers = tuple(map(str, record["label_names"])), tuple(map(int, record["layers"]))
         probe = Probe(names, layers, record["protocol"], record["model"], record["checkpoint"], Linear(weight, bias))
     except OSError as error:
         raise OptionError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from error
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise OptionError(f"{path} is no probe, or damaged ({error}); {remedy}") from error
     shapes_fit = weight.ndim == 2 and bias.shape == weight.shape[:1] == (len(names),) and weight.dtype == np.float32
     if not shapes_fit or probe.protocol not in PROTOCOLS or not layers:

@@ -38,13 +38,11 @@ def test_linked_weights(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
     drawn = [generate_all(session, primer, GenerationOptions(n=3, seed=2)) for session in (linked, written)]
     assert np.array_equal(*drawn)
     # Whoever changes the checkpoint breaks the bundle, and is told.
-    tensors = load_file(source / "model.safetensors")
     data = bytearray((source / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (source / "model.safetensors").write_bytes(data)
     with pytest.raises(BundleError, match="does not match its sha256"):
         features(open_session(tmp_path / "bundle", device="cpu"), [picture])
-    assert tensors
 
 
 def test_a_copy_where_there_are_no_links(

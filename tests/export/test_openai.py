@@ -233,6 +233,14 @@ def test_wrong_clusters(refused: Callable[..., str], tmp_path: Path, array: np.n
     assert words in refused(main, "--checkpoint", "model.ckpt-1", "--clusters", "wrong.npy")
 
 
+def test_archives_as_clusters(refused: Callable[..., str], tmp_path: Path) -> None:
+    save(tmp_path / "model.ckpt-1", published())
+    np.savez(tmp_path / "whole.npz", a=np.zeros((16, 3)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:60])
+    for name in ("whole.npz", "cut.npz"):
+        assert "not an array in NumPy's format" in refused(main, "--checkpoint", "model.ckpt-1", "--clusters", name)
+
+
 def test_options_that_do_not_fit(refused: Callable[..., str], tmp_path: Path, clusters: Path) -> None:
     save(tmp_path / "model.ckpt-1", published())
     assert "give its kmeans_centers.npy with --clusters" in refused(main, "--checkpoint", "model.ckpt-1")

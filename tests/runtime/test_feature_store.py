@@ -170,6 +170,41 @@ def test_broken_pictures(folder: Path, run: Callable[..., Result]) -> None:
         assert saved["features"].shape == (21, 4, 32) and np.abs(saved["features"]).max(axis=(1, 2)).all()
 
 
+def test_a_run_with_a_dangling_link_goes_on(
+    folder: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "dog" / "zz.png").symlink_to("nowhere.png")
+    with monkeypatch.context() as patched:
+        count_embedded(patched, 9)
+        assert run("pets", "-o", "a.npz", "--skip-broken").exit_code == 1
+    result = run("pets", "-o", "a.npz", "--skip-broken")
+    assert result.exit_code == 3 and "going on after 8 of 23 pictures" in result.stderr
+
+
+def test_features_without_the_broken_ones_stay_on_the_disk(
+    folder: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from igpt_runtime import feature_store
+
+    monkeypatch.setattr(feature_store, "_AT_ONCE", 4)
+    session = open_session(tiny_bundle)
+    for broken in ([], [5], [0, 21]):
+        pictures = [b"none" if i in broken else path for i, path in enumerate(paths())]
+        request = feature_store.feature_request(session, [[i, broken] for i in range(22)], layers=None, protocol="hf")
+        store = feature_store.FeatureStore(Path("store"), request, restart=True)
+        store.fill(session, pictures, broken=lambda _: None)
+        values = store.values()
+        kept = [path for i, path in enumerate(paths()) if i not in broken]
+        assert isinstance(values, np.memmap) and np.abs(values - features(session, kept)).max() <= 1e-6
+
+
+def test_names_that_are_no_text(folder: Path, run: Callable[..., Result]) -> None:
+    os.rename(folder / "cat" / "5.png", os.fsencode(folder / "cat") + b"/caf\xe9.png")
+    assert run("pets", "-o", "a.parquet", "--layers", "1").exit_code == 0
+    names = parquet.read_table("a.parquet")["image"].to_pylist()
+    assert len(names) == 22 and "pets/cat/caf\N{REPLACEMENT CHARACTER}.png" in names
+
+
 @pytest.mark.parametrize(("limit", "kept"), [(2000, False), (6000, True)])
 def test_full_disk(folder: Path, tiny_bundle: Path, limit: int, kept: bool) -> None:
     command = [sys.executable, "-m", "igpt_runtime.cli", "features", "pets", "-o", "a.npz", "--model", str(tiny_bundle)]

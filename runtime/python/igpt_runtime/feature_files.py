@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from igpt_runtime.errors import DeviceError, OptionError
 from igpt_runtime.files import atomic_path
-from igpt_runtime.folder import label_of
+from igpt_runtime.folder import label_of, valid_text
 
 SUFFIXES = (".npz", ".parquet")
 _ROWS = 1024  # written at once
@@ -92,7 +92,7 @@ def _write_parquet(
     with parquet.ParquetWriter(path, schema) as writer:
         for start in range(0, len(values), _ROWS):
             part = slice(start, start + _ROWS)
-            texts = [list(images[part]), [label_of(image) for image in images[part]]]
+            texts = [[valid_text(image) for image in images[part]], [valid_text(label_of(i)) for i in images[part]]]
             vectors = [
                 pyarrow.FixedSizeListArray.from_arrays(np.ascontiguousarray(values[part, i]).reshape(-1), width)
                 for i in range(values.shape[1])

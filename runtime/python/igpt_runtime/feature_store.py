@@ -24,6 +24,8 @@ from igpt_runtime.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from igpt_runtime.session import Session
 
 _REQUEST, _ROWS, _DONE = "request.json", "rows", "done"
+_KEPT = "kept"  # those of the pictures that could be read, if some could not
+_AT_ONCE = 1024  # pictures
 _FLOAT = np.dtype(np.float32)
 
 
@@ -120,10 +122,22 @@ class FeatureStore:
         return np.flatnonzero(self.done)
 
     def values(self) -> npt.NDArray[np.float32]:
-        """Their features, float32 [pictures, layers, n_embd], memory-mapped if they are those of all."""
-        rows, size = np.memmap(self.directory / _ROWS, _FLOAT, "r"), math.prod(self.shape)
-        whole = rows[: len(rows) // size * size].reshape(-1, *self.shape)
-        return whole if self.done.all() else whole[self.indices]
+        """Their features, float32 [pictures, layers, n_embd], memory-mapped. Raises OutputError for a full disk."""
+        whole = self._mapped(_ROWS)
+        if self.done.all():
+            return whole
+        indices = self.indices
+        try:
+            with (self.directory / _KEPT).open("wb") as file:
+                for first in range(0, len(indices), _AT_ONCE):
+                    file.write(whole[indices[first : first + _AT_ONCE]].tobytes())
+        except OSError as error:
+            raise _failure(self.directory, error) from error
+        return self._mapped(_KEPT)
+
+    def _mapped(self, name: str) -> npt.NDArray[np.float32]:
+        rows, size = np.memmap(self.directory / name, _FLOAT, "r"), math.prod(self.shape)
+        return rows[: len(rows) // size * size].reshape(-1, *self.shape)
 
     def remove(self) -> None:
         """Remove it from the disk."""
@@ -154,11 +168,13 @@ def feature_request(
 
 
 def file_identity(path: str) -> list[Any]:
-    """Path, size and time of change of a file; of what is none, such as standard input, something new each time."""
+    """Path, size and time of change of a file; of standard input something new each time."""
+    if path == "-":
+        return [path, os.urandom(8).hex()]
     try:
         status = os.stat(path)
-    except OSError:
-        return [path, os.urandom(8).hex()]
+    except (OSError, ValueError):  # which is told when it is to be read
+        return [path, None]
     return [path, status.st_size, status.st_mtime_ns]
 
 

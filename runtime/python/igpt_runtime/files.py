@@ -1,16 +1,18 @@
 """Writing files so that a result is there whole or not at all."""
 
+import csv
 import errno
+import io
 import os
 import secrets
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from igpt_runtime.errors import OutputError
 
-__all__ = ["atomic_path", "atomic_write", "check_writable", "write_output"]
+__all__ = ["atomic_path", "atomic_write", "check_writable", "csv_table", "write_output"]
 
 _REMEDIES = {
     errno.ENOENT: "create its directory first",
@@ -65,6 +67,15 @@ def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def csv_table(rows: Sequence[Mapping[str, object]]) -> bytes:
+    """Records, at least one, all with the same keys, as a file with a line for each and one of names."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def write_output(path: str, data: bytes) -> None:

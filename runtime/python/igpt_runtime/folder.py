@@ -44,6 +44,11 @@ def label_of(picture: str) -> str:
     return "" if picture == "-" else Path(picture).absolute().parent.name
 
 
+def valid_text(name: str) -> str:
+    """A file name that may hold bytes which are no text, as text."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
 def unique_stems(pictures: Sequence[Picture]) -> list[str]:
     """A file name without suffix for each picture, those that would be the same numbered."""
     used: set[str] = set()

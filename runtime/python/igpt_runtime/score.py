@@ -5,8 +5,6 @@ loss is the mean of minus the log-likelihood of all of them, in nats. A token is
 pixel.
 """
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +20,7 @@ from igpt_runtime import names
 from igpt_runtime.complete import Picture, images_of
 from igpt_runtime.errors import BundleError, OptionError
 from igpt_runtime.features import Broken, behind_sos, check_any_read, token_batches
+from igpt_runtime.files import csv_table
 from igpt_runtime.generate import Tokens
 from igpt_runtime.session import Session
 from igpt_runtime.sheet import auto_scale, upscale
@@ -129,11 +128,7 @@ def as_table(images: Sequence[str], nats: Sequence[float], suffix: str) -> bytes
     rows = records(images, nats)
     if suffix == ".json":
         return (json.dumps({"summary": summary(nats), "images": rows}, indent=1) + "\n").encode()
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    return csv_table(rows)
 
 
 def surprise_map(session: Session, scored: Score) -> Image.Image:

@@ -39,8 +39,9 @@ skip_broken_option = click.option(
     is_flag=True,
     help=f"Leave out pictures that cannot be read; the exit status is then {SOME_BROKEN}.",
 )
+model_option = click.option("--model", metavar="DIR", help="Bundle directory.  [default: the embedded demo]")
 model_options = _together(
-    click.option("--model", metavar="DIR", help="Bundle directory.  [default: the embedded demo]"),
+    model_option,
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
 )
 sampling_options = _together(
