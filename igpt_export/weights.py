@@ -1,10 +1,13 @@
 """The weight files of a Hugging Face checkpoint directory, opened without reading the tensors.
 
-safetensors files and zipped `.bin` files are memory-mapped; a `.bin` is unpickled by torch's restricted unpickler only.
+Tensors of safetensors files are read one by one; zipped `.bin` files are memory-mapped, and unpickled by torch's
+restricted unpickler only.
 """
 
 import hashlib
+import json
 import pickle
+import struct
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +25,13 @@ from igpt_export.problems import listed, one_line, read_json, refuse
 SAFETENSORS_NAMES = ("model.safetensors", "model.safetensors.index.json")
 BIN_NAMES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
-FLOAT_DTYPES = ("F16", "BF16", "F32", "F64")  # names of safetensors' format
-_TORCH_NAMES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
+# The dtypes that are read, by the names of safetensors' format.
+STORED_DTYPES = {
+    **{"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64},
+    **{"I8": torch.int8, "U8": torch.uint8},
+}
+FLOAT_DTYPES = ("F16", "BF16", "F32", "F64")
+DTYPE_NAMES = {dtype: name for name, dtype in STORED_DTYPES.items()}
 
 _DOWNLOAD_AGAIN = "download the checkpoint again"
 _LFS_POINTER = b"version https://git-lfs"
@@ -36,7 +44,7 @@ class StoredTensor:
 
     shape: tuple[int, ...]
     dtype: str  # safetensors' name for a float dtype, else any text
-    read: Callable[[], Tensor]  # the tensor as stored, memory-mapped where possible
+    read: Callable[[], Tensor]  # the tensor as stored
 
 
 def find_weights(directory: Path) -> list[Path]:
@@ -118,23 +126,36 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
     """The tensors of one file by their names; none is read yet. Raises CheckpointError for a damaged file."""
     _check_readable(path)
     try:
-        file: Any = safe_open(path, framework="pt")
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        return {
-            name: StoredTensor(tuple(view.get_shape()), view.get_dtype(), partial(_read_safetensors, path, name))
-            for name, view in slices.items()
-        }
+        # NumPy's: torch's would map the file in one writable piece, which systems refuse beyond their memory.
+        file: Any = safe_open(path, framework="np")
+        names = list(file.keys())  # safetensors has checked the header now
+        with path.open("rb") as raw:
+            (length,) = struct.unpack("<Q", raw.read(8))
+            header = json.loads(raw.read(length))
     except (SafetensorError, OSError) as error:
         refuse(str(path), [f"damaged or truncated: {one_line(error)}"], _DOWNLOAD_AGAIN)
+    stored = {}
+    for name in names:
+        dtype, shape, (begin, _) = (header[name][key] for key in ("dtype", "shape", "data_offsets"))
+        read = partial(_read_safetensors, path, name, dtype, tuple(shape), 8 + length + begin)
+        stored[name] = StoredTensor(tuple(shape), dtype, read)
+    return stored
 
 
-def _read_safetensors(path: Path, name: str) -> Tensor:
-    """A tensor in a mapping of the file of its own: what was read of it is let go with the tensor."""
+def _read_safetensors(path: Path, name: str, dtype: str, shape: tuple[int, ...], place: int) -> Tensor:
+    """A tensor at a place in a file: read, as pages of a mapping would come in one by one."""
+    tensor = torch.empty(shape, dtype=STORED_DTYPES[dtype])
+    left = tensor.reshape(-1).view(torch.uint8).numpy().data
     try:
-        file: Any = safe_open(path, framework="pt")
-        tensor: Tensor = file.get_tensor(name)
-    except (SafetensorError, OSError) as error:
-        refuse(str(path), [f"{name} cannot be read: {one_line(error)}; did the file change?"], _DOWNLOAD_AGAIN)
+        with path.open("rb", buffering=0) as file:
+            file.seek(place)
+            while left:
+                count = file.readinto(left)
+                if not count:
+                    refuse(str(path), [f"ends within {name}; it has changed"], _DOWNLOAD_AGAIN)
+                left = left[count:]
+    except OSError as error:
+        refuse(str(path), [f"{name} cannot be read: {error.strerror}"], "check the file and its disk")
     return tensor
 
 
@@ -167,7 +188,7 @@ def _itself(tensor: Tensor) -> Tensor:
 
 def _dtype_name(tensor: Tensor) -> str:
     dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    return _TORCH_NAMES.get(tensor.dtype, str(tensor.dtype)) if dense else f"{tensor.layout} on {tensor.device.type}"
+    return DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)) if dense else f"{tensor.layout} on {tensor.device.type}"
 
 
 def _check_readable(path: Path) -> bytes:

@@ -18,14 +18,13 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from igpt_export.weights import DTYPE_NAMES
 from igpt_runtime.background import Task
 from igpt_runtime.errors import OutputError
 from igpt_runtime.manifest import MANIFEST_FILE, WEIGHTS_FILE, FileRecord, Manifest, manifest_to_json
 from igpt_runtime.session import return_freed_memory
 
-# The dtypes of weights by safetensors' names, the widest first.
-STORED_DTYPES = {"F32": torch.float32, "F16": torch.float16, "I8": torch.int8, "U8": torch.uint8}
-_SAFETENSORS = {dtype: name for name, dtype in STORED_DTYPES.items()}
+_WIDEST_FIRST = (torch.float32, torch.float16, torch.int8, torch.uint8)
 
 
 @contextlib.contextmanager
@@ -112,12 +111,12 @@ def write_weights(
     bytes written and in all; metadata: of the file.
     """
     # The widest dtypes first, so that every tensor is aligned; the very file that safetensors' own writer makes.
-    order = sorted(shapes, key=lambda name: (list(_SAFETENSORS).index(shapes[name][0]), name))
+    order = sorted(shapes, key=lambda name: (_WIDEST_FIRST.index(shapes[name][0]), name))
     sizes = [math.prod(shapes[name][1]) * shapes[name][0].itemsize for name in order]
     ends = list(itertools.accumulate(sizes))
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
     header |= {
-        name: {"dtype": _SAFETENSORS[shapes[name][0]], "shape": shapes[name][1], "data_offsets": [end - size, end]}
+        name: {"dtype": DTYPE_NAMES[shapes[name][0]], "shape": shapes[name][1], "data_offsets": [end - size, end]}
         for name, size, end in zip(order, sizes, ends, strict=True)
     }
     text = json.dumps(header, separators=(",", ":")).encode()

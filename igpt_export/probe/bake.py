@@ -14,8 +14,8 @@ from igpt_export.export import Count, write_bundle
 from igpt_export.precision import Precision
 from igpt_export.probe.fit import Probe, check_origin
 from igpt_export.tensors import MadeTensors
-from igpt_export.weights import open_safetensors
-from igpt_export.writer import STORED_DTYPES, bundle_directory, write_manifest
+from igpt_export.weights import STORED_DTYPES, open_safetensors
+from igpt_export.writer import bundle_directory, write_manifest
 from igpt_runtime import names
 from igpt_runtime.bundle import Bundle
 from igpt_runtime.config import Classifier
