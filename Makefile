@@ -61,7 +61,7 @@ peers: bundles
 	build/peers/plot/bin/python tests/bench/report.py --plot tests/bench/results/peers.png
 
 # The paper's claims about features, at the demo's scale: trains three small models where build/reproduce has none (about
-# an hour on two cores), then measures for some twenty minutes. Writes models/demo/claims.
+# half an hour on two cores), then measures for a quarter of an hour. Writes models/demo/claims.
 reproduce: setup
 	$(BIN)/python models/demo/reproduce.py --work build/reproduce
 

@@ -21,7 +21,7 @@ _SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65)
 # The largest level of 8-bit weights. CPUs without VNNI instructions add two products, of an activation up to 255 and a
 # weight each, in 16 bits, which saturate: up to 64 they cannot, and every CPU computes the same.
 INTEGER_LEVELS = 64
-_CHUNK = 1 << 20  # weights rounded to 4 bits at a time
+_CHUNK = 1 << 18  # weights rounded to 4 bits at a time
 _TINY = torch.finfo(torch.float32).tiny
 _HEADS = ("lm_head", "classifier")
 

@@ -101,6 +101,27 @@ def test_card_is_of_these_weights_and_quotes_their_metrics() -> None:
     assert open_session().manifest.classifier == Classifier(tuple(WORDS), tuple(chosen["layers"]), chosen["protocol"])
 
 
+def test_claims_are_those_that_were_measured() -> None:
+    figures = json.loads((DEMO / "claims/figures.json").read_text())
+    card = (DEMO / "README.md").read_text().replace("**", "")
+
+    def shown(row: dict[str, float]) -> str:
+        return f"{100 * row['held_out']:.1f} ± {100 * row['standard_error']:.1f} %"
+
+    names = ("features", "pca", "pixels")
+    for count in (1, 4, 16):
+        cells = {row["input"]: shown(row) for row in figures["low_data"] if row["labels_per_class"] == count}
+        assert f"| {count} | {' | '.join(cells[name] for name in names)} |" in card
+    layers = {row["layers"][0]: row for row in figures["layers"]}
+    assert shown(layers[3]) == shown(layers[4]) and shown(layers[3]) in card and shown(layers[6]) in card
+    assert max(row["held_out"] for row in layers.values()) == layers[3]["held_out"]
+    for width in (32, 64, 128):
+        own = [row for row in figures["snapshots"] if row["width"] == width]
+        assert shown(own[-1]) in card and f"{own[-1]['nats']:.3f}" in card
+        assert [row["nats"] for row in own] == sorted((row["nats"] for row in own), reverse=True)
+        assert [row["held_out"] for row in own] == sorted(row["held_out"] for row in own)
+
+
 def test_likelihood_of_held_out_digits_is_the_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DEMO))
     import digits
@@ -122,6 +143,6 @@ def test_likelihood_of_held_out_digits_is_the_cards(monkeypatch: pytest.MonkeyPa
 
 
 def test_pictures_are_pictures() -> None:
-    for path in [*EXAMPLES, *DEMO.glob("*.png")]:
+    for path in [*EXAMPLES, *DEMO.glob("*.png"), *DEMO.glob("claims/*.png")]:
         with Image.open(path) as image:
             assert image.convert("RGB").getcolors(maxcolors=1 << 24), path

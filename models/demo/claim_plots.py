@@ -40,7 +40,7 @@ def plot_layers(path: Path, rows: Rows) -> None:
 def plot_loss(path: Path, rows: Rows) -> None:
     """Accuracy of the best layer against nats per token, a line a width, better models to the right."""
     figure = Figure(figsize=_SIZE, layout="constrained")
-    axes = _axes(figure, "nats per token of held-out digits", "held-out digits the best layer's probe names rightly, %")
+    axes = _axes(figure, "nats per token of held-out digits", "held-out digits named rightly, %")
     for width, colour in zip(sorted({row["width"] for row in rows}), _COLOURS, strict=True):
         own = [row for row in rows if row["width"] == width]
         _bars(axes, [row["nats"] for row in own], own, colour, f"width {width}")

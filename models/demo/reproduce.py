@@ -177,18 +177,19 @@ def _few(labels: Ints, count: int, seed: int) -> Ints:
 
 
 def draw_page(session: Session, held_out: Part, path: Path) -> None:
-    """Completions of the second held-out digit of each class, and below them as many samples from nothing."""
+    """Completions of the second held-out digit of each class, and below them samples from nothing."""
     rows = []
     for label in range(_CLASSES):
         picture = held_out.pictures[int(np.flatnonzero(held_out.labels == label)[1])]
         result = complete(session, picture, GenerationOptions(**_SHOWN))
         original = _pixels(images_of(session, tokens_of(session, picture)[None]))
         rows.append(np.concatenate([original, pictures.blank_lower_half(original), _pixels(result.images)]))
-    sampled = sample(session, GenerationOptions(**{**_SHOWN, "n": 4 * len(rows[0])}))
-    rows += list(_pixels(sampled.images).reshape(4, len(rows[0]), digits.SIDE, digits.SIDE, 3))
-    pictures.save_page(
-        path, rows, {0: "original", 1: "given", 2: "completions; last four rows: samples"}, frozenset({1, 2})
-    )
+    sampled = sample(session, GenerationOptions(**{**_SHOWN, "n": 4 * _SHOWN["n"]}))
+    white = np.full((2, digits.SIDE, digits.SIDE, 3), 255, np.uint8)
+    for row in _pixels(sampled.images).reshape(4, _SHOWN["n"], digits.SIDE, digits.SIDE, 3):
+        rows.append(np.concatenate([white, row]))
+    headers = {0: "original", 1: "given", 2: "completions; where nothing is given, samples"}
+    pictures.save_page(path, rows, headers, frozenset({1, 2}))
 
 
 def _pixels(images: Sequence[Image.Image]) -> digits.Bytes:

@@ -1,8 +1,8 @@
 """Measures the sizes of the family: export, bundle, start, speed and memory at each precision, beside transformers.
 
-Usage: python tests/bench/sizes.py WORK [--sizes small medium large xl] [--systems transformers fp32 int8 int4].
-Checkpoints of random weights and bundles are kept in WORK (50 GB with XL). Adds to results/sizes.json, checks that
-logits agree with transformers', and writes the README's table.
+Usage: python tests/bench/sizes.py WORK [--sizes small medium large xl] [--systems transformers fp32 int8 int4]
+[--parts export run]. Checkpoints of random weights and bundles are kept in WORK (50 GB with XL). Adds to
+results/sizes.json, checks that logits agree with transformers', and writes the README's table.
 """
 
 import argparse
@@ -116,79 +116,105 @@ def measured(system: str, model: Path, check: Path, *options: str) -> dict[str, 
     """Works of `peers.measure` in a process of its own, the memory that takes, and the logits written to `check`."""
     command = [sys.executable, "-m", "peers.measure", system, str(model), "--works", *_WORKS, "--check", str(check)]
     done = run([*command, *options], HERE)
-    works: dict[str, Any] = json.loads(done.output.splitlines()[-1])["works"]
-    return {
-        "prefill_seconds": works["prefill"]["seconds"],
-        "tokens_per_second_1": works["decode1"]["tokens_per_second"],
-        "tokens_per_second_8": works["decode8"]["tokens_per_second"],
-        "peak": done.peak,
-        "anonymous": done.anonymous,
-    }
+    return {"works": json.loads(done.output.splitlines()[-1])["works"], "peak": done.peak, "anonymous": done.anonymous}
 
 
-def measure_bundle(size: str, precision: str, checkpoint: Path, work: Path, check: Path) -> dict[str, Any]:
-    """Export a checkpoint, and run the bundle."""
-    bundle = work / f"{size}-{precision}"
+def export(precision: str, checkpoint: Path, bundle: Path) -> dict[str, Any]:
+    """Export a checkpoint as a user would."""
     command = [sys.executable, "-m", "igpt_export.cli", "--checkpoint", str(checkpoint), "--precision", precision]
     if precision != "fp32":
         command += ["--max-loss-increase", "inf"]  # of random weights
     done = run([*command, "--output", str(bundle), "--force", "--json"])
+    return {
+        "seconds": done.seconds,
+        "stages": stage_seconds(done),
+        "peak": done.peak,
+        "anonymous": done.anonymous,
+        "bundle_bytes": sum(path.stat().st_size for path in bundle.iterdir()),
+        "report": json.loads(done.output),
+    }
+
+
+def complete(size: str, bundle: Path) -> dict[str, Any]:
+    """Half a picture completed n times in a process of its own, from its start on."""
     opened, n = open_bundle(bundle), COMPLETIONS.get(size, 8)
     fresh = measure_fresh_process(bundle, "cpu", None, n)
     ideal = ideal_memory(opened, n, opened.manifest.config.n_positions // 2)
     return {
-        "export_seconds": done.seconds,
-        "export_stages": stage_seconds(done),
-        "export_peak": done.peak,
-        "export_anonymous": done.anonymous,
-        "report": json.loads(done.output),
-        "bundle_bytes": sum(path.stat().st_size for path in bundle.iterdir()),
-        **measured("engine", bundle, check, "--shape", str(checkpoint), "--variant", precision),
-        # Of a process that completes half a picture n times, in place of those of the one above.
         "n": n,
         "start_seconds": fresh.start_to_first_token,
-        "completion_seconds": fresh.start_to_pictures,
+        "seconds": fresh.start_to_pictures,
         "peak": fresh.peak_memory,
         "anonymous": fresh.anonymous,
         "ideal_memory": ideal.weights + ideal.cache,
     }
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(record: dict[str, Any]) -> str:
     """The README's table."""
+    order = [f"{size} {system}" for size in SIZES for system in (*SYSTEMS[1:], SYSTEMS[0])]
     lines = [f"| {' | '.join(['', *_COLUMNS])} |", "|---" * (len(_COLUMNS) + 1) + "|"]
-    lines += [f"| {' | '.join([row['name'], *_cells(row)])} |" for row in rows]
+    lines += [f"| {' | '.join([name, *_cells(record['rows'][name])])} |" for name in order if name in record["rows"]]
+    cpu, date = record["machine"]["cpu"], record["date"]
+    facts = [f"Random weights, seed 0; {cpu}, {record['machine']['cores']} cores, {date}."]
+    facts += [
+        f"{name}: other programs used {row['disturbed']:.0%} of the machine meanwhile."
+        for name, row in record["rows"].items()
+        if row.get("disturbed")
+    ]
+    lines += ["", " ".join(facts)]
     return "\n".join(lines)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
     """One of each of _COLUMNS; empty where nothing was measured."""
-    memory = f"{_gigabytes(row['anonymous'])} ({_gigabytes(row['peak'])})"
-    rates = [f"{row['tokens_per_second_1']:.1f}", f"{row['tokens_per_second_8']:.0f}"]
-    steps = [f"{row['prefill_seconds']:.2f} s", *rates]
-    if "export_seconds" not in row:  # of transformers, whose completions are extrapolated
-        seconds = row["prefill_seconds"] + 512 * 8 / row["tokens_per_second_8"]
-        return [*[""] * 5, *steps, f"~{seconds:.0f} s", f"~{8 * 60 / seconds:.1f}", memory, "", "reference"]
-    completions = ["", ""]
-    if row["n"] == 8:
-        completions = [f"{row['completion_seconds']:.0f} s", f"{8 * 60 / row['completion_seconds']:.1f}"]
-    difference = row.get("difference")
+    works = row["works"]
+    steps = [
+        f"{works['prefill']['seconds']:.2f} s",
+        *(f"{works[work]['tokens_per_second']:.{digits}f}" for work, digits in (("decode1", 1), ("decode8", 0))),
+    ]
+    if "export" not in row:  # of transformers, whose completions are extrapolated
+        seconds = works["prefill"]["seconds"] + 512 * works["decode8"]["step_seconds"]
+        return [*[""] * 5, *steps, f"~{seconds:.0f} s", f"~{8 * 60 / seconds:.1f}", _memory(row), "", "reference"]
+    export, done, difference = row["export"], row["completion"], row["difference"]
     return [
-        f"{row['export_seconds']:.0f} s",
-        f"{row['export_stages']['tracing graphs']:.0f} s",
-        f"{_gigabytes(row['export_anonymous'])} ({_gigabytes(row['export_peak'])})",
-        _gigabytes(row["bundle_bytes"]),
-        f"{row['start_seconds']:.1f} s",
+        f"{export['seconds']:.0f} s",
+        f"{export['stages']['tracing graphs']:.0f} s",
+        _memory(export),
+        _gigabytes(export["bundle_bytes"]),
+        f"{done['start_seconds']:.1f} s",
         *steps,
-        *completions,
-        memory,
-        f"{row['anonymous'] / row['ideal_memory']:.2f}",
+        f"{done['seconds']:.0f} s" if done["n"] == 8 else f"{done['n']} in {done['seconds']:.0f} s",
+        f"{done['n'] * 60 / done['seconds']:.1f}",
+        _memory(done),
+        f"{done['anonymous'] / done['ideal_memory']:.2f}",
         "" if difference is None else f"{difference['logits']:.0e}",
     ]
 
 
+def _memory(of: dict[str, Any]) -> str:
+    """A process's own memory, and with mapped files."""
+    return f"{_gigabytes(of['anonymous'])} ({of['peak'] / 1e9:.2f})"
+
+
 def _gigabytes(size: float) -> str:
     return f"{size / 1e9:.2f} GB"
+
+
+def measure_row(size: str, system: str, work: Path, parts: Sequence[str], row: dict[str, Any]) -> dict[str, Any]:
+    """What is asked for of one row, added to what was measured of it before. Ends the program if logits are wrong."""
+    checkpoint, bundle, check = work / size, work / f"{size}-{system}", work / f"{size}-{system}.npz"
+    if system == "transformers":
+        return measured("transformers", checkpoint, check, "--variant", "eager")
+    if "export" in parts:
+        row = {**row, "export": export(system, checkpoint, bundle)}
+    if "run" in parts:
+        row = {**row, "completion": complete(size, bundle)}
+        row |= measured("engine", bundle, check, "--shape", str(checkpoint), "--variant", system)
+        row["difference"] = differences(check, work / f"{size}-transformers.npz")
+        if row["difference"] and not row["difference"]["logits"] <= TOLERANCES.get(system, FP32_TOLERANCE):
+            sys.exit(f"{size} {system}: logits differ by {row['difference']['logits']:.2g}: its speed means nothing")
+    return row
 
 
 def main() -> None:
@@ -197,6 +223,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES))
     parser.add_argument("--systems", nargs="*", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--parts", nargs="*", choices=("export", "run"), default=["export", "run"])
     options = parser.parse_args()
     work = options.work.absolute()
     record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"copy_seconds": {}, "rows": {}}
@@ -208,21 +235,13 @@ def main() -> None:
         for system in [name for name in SYSTEMS if name in options.systems and name in MEASURED.get(size, SYSTEMS)]:
             machine.wait_until_quiet()
             others = machine.Others()
-            name, check = f"{size} {system}", work / f"{size}-{system}.npz"
-            if system == "transformers":
-                row = measured("transformers", checkpoint, check, "--variant", "eager")
-            else:
-                row = measure_bundle(size, system, checkpoint, work, check)
-                row["difference"] = differences(check, work / f"{size}-transformers.npz")
-                if row["difference"] and not row["difference"]["logits"] <= TOLERANCES.get(system, FP32_TOLERANCE):
-                    sys.exit(f"{name}: logits differ by {row['difference']['logits']:.2g}: its speed means nothing")
-            record["rows"][name] = {"name": name, **row, "others_share": others.share()}
+            name = f"{size} {system}"
+            row = measure_row(size, system, work, options.parts, record["rows"].get(name, {}))
+            share = others.share()
+            record["rows"][name] = {**row, "disturbed": share if share > machine.QUIET else None}
             record |= {"date": datetime.date.today().isoformat(), "machine": machine.describe()}
-            print(json.dumps(record["rows"][name]), flush=True)
             RESULTS.write_text(json.dumps(record, indent=1) + "\n")
-    order = [f"{size} {system}" for size in SIZES for system in (*SYSTEMS[1:], SYSTEMS[0])]
-    rows = [record["rows"][name] for name in order if name in record["rows"]]
-    README.write_text(with_table(README.read_text(), "sizes", table(rows)))
+            README.write_text(with_table(README.read_text(), "sizes", table(record)))
 
 
 if __name__ == "__main__":

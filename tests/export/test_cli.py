@@ -59,7 +59,8 @@ def test_export_to_the_default_output(tiny_checkpoint: Path, tmp_path: Path, mon
     assert shared.startswith("verified decode_shared: largest difference ") and " over 64 positions" in shared
     assert output == "models/tiny-fp32"
     stages = ["writing weights", "tracing graphs", "verifying against torch"]
-    assert stderr.splitlines() == ["starting: loading torch ...", *(f"exporting: {stage} ..." for stage in stages)]
+    begun = [line for line in stderr.splitlines() if " of " not in line]  # but how far a long stage is
+    assert begun == ["starting: loading torch ...", *(f"exporting: {stage} ..." for stage in stages)]
     bundle = Path(output)
     assert {path.name for path in bundle.iterdir()} == {
         "manifest.json", "prefill.onnx", "decode.onnx", "decode_shared.onnx", "preprocess.onnx", "postprocess.onnx",
