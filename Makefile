@@ -6,7 +6,7 @@ EXAMPLE ?= models/demo/examples/seven.png
 
 RUNTIME_JS := runtime/js
 
-.PHONY: setup demo embed test test-slow lint typecheck format bundles bench peers reproduce js clean
+.PHONY: setup demo embed test test-slow lint typecheck format bundles bench peers sizes reproduce js clean
 
 setup: $(VENV)/.installed
 
@@ -59,6 +59,11 @@ peers: bundles
 	$(BIN)/python tests/bench/compare.py --bundle fp32=build/small-fp32 --bundle int8=build/small-int8 \
 	  --bundle int4=build/small-int4
 	build/peers/plot/bin/python tests/bench/report.py --plot tests/bench/results/peers.png
+
+# Every size of the family at every precision: about an hour and a half, 24 GB of memory and 50 GB of disk, most of them
+# for XL. Writes the README's table.
+sizes: setup
+	$(BIN)/python tests/bench/sizes.py build/sizes
 
 # The paper's claims about features, at the demo's scale: trains three small models where build/reproduce has none (about
 # half an hour on two cores), then measures for a quarter of an hour. Writes models/demo/claims.

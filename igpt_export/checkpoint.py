@@ -34,7 +34,7 @@ class Checkpoint:
     name: str  # of the directory or repository, e.g. "imagegpt-small"
     config: ImageGPTConfig
     image_format: ImageFormat
-    tensors: Mapping[str, Tensor]  # float32, named and shaped as ImageGPT's parameters; memory-mapped if stored so
+    tensors: Mapping[str, Tensor]  # float32, named and shaped as ImageGPT's parameters; read or made when accessed
     classifier: Classifier | None
     source: str  # "owner/name@commit", the directory's name, or the recipe of random weights
     sha256: str | None  # over the weight files; over the recipe of random weights
@@ -113,7 +113,7 @@ class RandomTensors(MadeTensors):
 
 
 def build_model(checkpoint: Checkpoint) -> ImageGPT:
-    """The torch module of a checkpoint, in eval mode, with the heads it has; it shares memory-mapped tensors."""
+    """The torch module of a checkpoint, in eval mode, with the heads it has."""
     tensors = checkpoint.tensors
     model = empty_model(checkpoint.config, Parts.of(tensors))
     model.load_state_dict(dict(tensors), assign=True)

@@ -1,11 +1,13 @@
-"""The demo model's recipe runs: two short stages write a checkpoint that exports as any other does."""
+"""The demo model's scripts run: a short training, and the claims of the paper on a few digits."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import transformers
+from PIL import Image
 
 from igpt_export.checkpoint import load_checkpoint
 
@@ -21,3 +23,31 @@ def test_training_writes_a_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.config.n_layer == 1 and checkpoint.config.n_positions == 256
     assert checkpoint.image_format.clusters.shape == (256, 3)
     transformers.ImageGPTForCausalImageModeling.from_pretrained(tmp_path)
+
+
+@pytest.mark.slow
+def test_claims_are_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DEMO))
+    import reproduce
+
+    counts = (400, 60, 60)
+    parts = [reproduce.Part(p.pictures[:n], p.labels[:n]) for p, n in zip(reproduce.load_parts(), counts, strict=True)]
+    few = {"SNAPSHOTS": (), "DRAWS": 2, "COMPONENTS": (8,), "LABELS_PER_CLASS": (1, 4), "load_parts": lambda: parts}
+    for name, value in few.items():
+        monkeypatch.setattr(reproduce, name, value)
+    for width in reproduce.WIDTHS:  # what a training would have left
+        (tmp_path / f"work/width-{width}").mkdir(parents=True)
+        (tmp_path / f"work/width-{width}/step-{reproduce.STEPS}").symlink_to(DEMO)
+    arguments = ["--work", tmp_path / "work", "--output", tmp_path / "claims"]
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *map(str, arguments)])
+    reproduce.main()
+    figures = json.loads((tmp_path / "claims/figures.json").read_text())
+    assert [row["layers"] for row in figures["layers"]] == [[layer] for layer in range(7)]
+    assert max(row["held_out"] for row in figures["layers"]) > 0.85
+    assert {(row["labels_per_class"], row["input"]) for row in figures["low_data"]} == {
+        (count, name) for count in (1, 4) for name in ("features", "pca", "pixels")
+    }
+    assert len(figures["snapshots"]) == 3 and all(abs(row["nats"] - 0.66) < 0.1 for row in figures["snapshots"])
+    for name in ("layers", "loss", "low-data", "pictures"):
+        with Image.open(tmp_path / f"claims/{name}.png") as image:
+            assert image.width > 500 and image.getcolors(1 << 24)

@@ -12,6 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from igpt_export.checkpoint import Checkpoint, build_model, load_checkpoint, random_checkpoint
+from igpt_export.weights import open_safetensors
 from igpt_runtime.config import Classifier
 from igpt_runtime.errors import CheckpointError, OptionError
 
@@ -126,6 +127,37 @@ def test_sharded_pickled_weights(write_checkpoint: Write) -> None:
         torch.save({n: t for n, t in state.items() if weight_map[n] == file}, directory / file)
     (directory / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     assert torch.equal(our_logits(load_checkpoint(directory)), expected)
+
+
+def test_a_file_larger_than_the_memory_opens(tmp_path: Path) -> None:
+    """A sparse one of 4 TB, whose second tensor is read."""
+    size, small = 1 << 42, torch.arange(6, dtype=torch.bfloat16)
+    header = json.dumps(
+        {
+            "large": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]},
+            "small": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [size, size + 12]},
+        }
+    ).encode()
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.seek(size, 1)
+        file.write(small.view(torch.int16).numpy().tobytes())
+    stored = open_safetensors(path)
+    assert stored["large"].shape == (size // 4,) and torch.equal(stored["small"].read(), small.view(2, 3))
+
+
+def test_a_file_that_shrinks_while_it_is_read(write_checkpoint: Write) -> None:
+    path = write_checkpoint() / "model.safetensors"
+    stored = open_safetensors(path)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    with pytest.raises(CheckpointError, match="it has changed"):
+        for tensor in stored.values():
+            tensor.read()
+    path.unlink()
+    with pytest.raises(CheckpointError, match="cannot be read: No such file"):
+        stored["lm_head.weight"].read()
 
 
 def test_safetensors_are_preferred(write_checkpoint: Write) -> None:
