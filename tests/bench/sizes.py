@@ -213,7 +213,7 @@ def measure_row(size: str, system: str, work: Path, parts: Sequence[str], row: d
         row = {**row, "completion": complete(size, bundle)}
         row |= measured("engine", bundle, check, "--shape", str(checkpoint), "--variant", system)
         row["difference"] = differences(check, work / f"{size}-transformers.npz")
-        # The standard deviation of random weights' logits, for which the tolerances are, grows with the root of the width.
+        # Random weights' logits, and with them what rounding does, grow with the root of the width.
         tolerance = TOLERANCES.get(system, FP32_TOLERANCE) * (config_of(size).n_embd / config_of("small").n_embd) ** 0.5
         if row["difference"] and not row["difference"]["logits"] <= tolerance:
             sys.exit(f"{size} {system}: logits differ by {row['difference']['logits']:.2g}: its speed means nothing")
