@@ -169,28 +169,29 @@ def table(record: dict[str, Any]) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     """One of each of _COLUMNS; empty where nothing was measured."""
-    works = row["works"]
-    steps = [
-        f"{works['prefill']['seconds']:.2f} s",
-        *(f"{works[work]['tokens_per_second']:.{digits}f}" for work, digits in (("decode1", 1), ("decode8", 0))),
-    ]
-    if "export" not in row:  # of transformers, whose completions are extrapolated
+    exported = steps = completed = [""]
+    if export := row.get("export"):
+        tracing = f"{export['stages']['tracing graphs']:.0f} s"
+        exported = [f"{export['seconds']:.0f} s", tracing, _memory(export), _gigabytes(export["bundle_bytes"])]
+    if works := row.get("works"):
+        rates = [f"{works['decode1']['tokens_per_second']:.1f}", f"{works['decode8']['tokens_per_second']:.0f}"]
+        steps = [f"{works['prefill']['seconds']:.2f} s", *rates]
+    if done := row.get("completion"):
+        count, seconds = done["n"], done["seconds"]
+        shown = f"{seconds:.0f} s" if count == 8 else f"{count} in {seconds:.0f} s"
+        share = f"{done['anonymous'] / done['ideal_memory']:.2f}"
+        completed = [shown, f"{count * 60 / seconds:.1f}", _memory(done), share]
+    elif works and not export:  # of transformers, whose completions are extrapolated
         seconds = works["prefill"]["seconds"] + 512 * works["decode8"]["step_seconds"]
-        return [*[""] * 5, *steps, f"~{seconds:.0f} s", f"~{8 * 60 / seconds:.1f}", _memory(row), "", "reference"]
-    export, done, difference = row["export"], row["completion"], row["difference"]
-    return [
-        f"{export['seconds']:.0f} s",
-        f"{export['stages']['tracing graphs']:.0f} s",
-        _memory(export),
-        _gigabytes(export["bundle_bytes"]),
-        f"{done['start_seconds']:.1f} s",
-        *steps,
-        f"{done['seconds']:.0f} s" if done["n"] == 8 else f"{done['n']} in {done['seconds']:.0f} s",
-        f"{done['n'] * 60 / done['seconds']:.1f}",
-        _memory(done),
-        f"{done['anonymous'] / done['ideal_memory']:.2f}",
-        "" if difference is None else f"{difference['logits']:.0e}",
-    ]
+        completed = [f"~{seconds:.0f} s", f"~{8 * 60 / seconds:.1f}", _memory(row), ""]
+    start = f"{done['start_seconds']:.1f} s" if done else ""
+    difference = row.get("difference")
+    off = f"{difference['logits']:.0e}" if difference else "reference" if works and not export else ""
+    return [*_padded(exported, 4), start, *_padded(steps, 3), *_padded(completed, 4), off]
+
+
+def _padded(cells: list[str], count: int) -> list[str]:
+    return [*cells, *[""] * (count - len(cells))]
 
 
 def _memory(of: dict[str, Any]) -> str:

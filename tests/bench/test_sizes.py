@@ -44,7 +44,7 @@ def test_a_table(sizes: ModuleType) -> None:
     record = {
         "date": "2026-01-02",
         "machine": {"cpu": "Example 9000", "cores": 2},
-        "rows": {"small transformers": theirs, "xl int4": alone, "small fp32": ours},
+        "rows": {"small transformers": theirs, "xl int4": alone, "small fp32": ours, "large int8": {"export": EXPORT}},
     }
     head, _, *lines = sizes.table(record).splitlines()
     assert lines[0] == (
@@ -54,9 +54,10 @@ def test_a_table(sizes: ModuleType) -> None:
     assert lines[1] == (
         "| small transformers |  |  |  |  |  | 1.50 s | 12.3 | 57 | ~258 s | ~1.9 | 4.00 GB (5.00) |  | reference |"
     )
-    assert "| 1 in 96 s | 0.6 |" in lines[2] and lines[2].endswith("| 1.10 |  |")
-    assert {line.count("|") for line in (head, *lines[:3])} == {head.count("|")}
-    assert lines[4] == (
+    assert lines[2] == "| large int8 | 61 s | 40 s | 0.90 GB (1.20) | 0.30 GB |" + "  |" * 9
+    assert "| 1 in 96 s | 0.6 |" in lines[3] and lines[3].endswith("| 1.10 |  |")
+    assert {line.count("|") for line in (head, *lines[:4])} == {head.count("|")}
+    assert lines[5] == (
         "Random weights, seed 0; Example 9000, 2 cores, 2026-01-02. "
         "xl int4: other programs used 31% of the machine meanwhile."
     )
