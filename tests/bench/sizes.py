@@ -132,7 +132,7 @@ def export(precision: str, checkpoint: Path, bundle: Path) -> dict[str, Any]:
         "peak": done.peak,
         "anonymous": done.anonymous,
         "bundle_bytes": sum(path.stat().st_size for path in bundle.iterdir()),
-        "report": json.loads(done.output),
+        "report": {key: value for key, value in json.loads(done.output).items() if key != "output"},
     }
 
 
