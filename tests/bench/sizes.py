@@ -240,9 +240,10 @@ def main() -> None:
             machine.wait_until_quiet()
             others = machine.Others()
             name = f"{size} {system}"
-            row = measure_row(size, system, work, options.parts, record["rows"].get(name, {}))
-            share = others.share()
-            record["rows"][name] = {**row, "disturbed": share if share > machine.QUIET else None}
+            before = record["rows"].get(name, {})
+            row = measure_row(size, system, work, options.parts, before)
+            shares = [others.share(), *([before.get("disturbed") or 0] if len(options.parts) == 1 else [])]
+            record["rows"][name] = {**row, "disturbed": max(shares) if max(shares) > machine.QUIET else None}
             record |= {"date": datetime.date.today().isoformat(), "machine": machine.describe()}
             RESULTS.write_text(json.dumps(record, indent=1) + "\n")
             README.write_text(with_table(README.read_text(), "sizes", table(record)))
