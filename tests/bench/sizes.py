@@ -159,7 +159,7 @@ def table(record: dict[str, Any]) -> str:
     cpu, date = record["machine"]["cpu"], record["date"]
     facts = [f"Random weights, seed 0; {cpu}, {record['machine']['cores']} cores, {date}."]
     facts += [
-        f"{name}: other programs used {row['disturbed']:.0%} of the machine meanwhile."
+        f"{name}: other programs used {row['disturbed']:.0%} of the machine during a part of it."
         for name, row in record["rows"].items()
         if row.get("disturbed")
     ]

@@ -59,7 +59,7 @@ def test_a_table(sizes: ModuleType) -> None:
     assert {line.count("|") for line in (head, *lines[:4])} == {head.count("|")}
     assert lines[5] == (
         "Random weights, seed 0; Example 9000, 2 cores, 2026-01-02. "
-        "xl int4: other programs used 31% of the machine meanwhile."
+        "xl int4: other programs used 31% of the machine during a part of it."
     )
 
 
