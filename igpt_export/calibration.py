@@ -25,7 +25,7 @@ Tokens = npt.NDArray[np.int64]
 _DIGITS = Path(__file__).with_name("calibration.png")
 _SIDE = 16
 _TOKENS = 8192  # of calibration pictures, about: more change the scales of a layer very little
-_HELD_OUT_TOKENS = 4096
+HELD_OUT_TOKENS = 4096  # of those held out, about; and of calibration pictures, how many are measured as well
 _WORK = 5e12  # tokens times weights of one kind of pictures: minutes on a few cores, whatever the size of the model
 _BATCH = 4
 
@@ -87,7 +87,7 @@ def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:
     form = checkpoint.image_format
     config = checkpoint.config
     weights = config.n_layer * config.n_embd * (4 * config.n_embd + 2 * config.inner_dim)
-    counts = [max(1, int(min(n, _WORK / weights)) // config.n_positions) for n in (_TOKENS, _HELD_OUT_TOKENS)]
+    counts = [max(1, int(min(n, _WORK / weights)) // config.n_positions) for n in (_TOKENS, HELD_OUT_TOKENS)]
     calibration, held_out = (
         np.stack([image_to_tokens(i, form.clusters, form.height, form.width, resample=form.resample) for i in images])
         for images in (_digits(*counts) if directory is None else _pictures_in(directory, *counts))

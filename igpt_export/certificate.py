@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_export.blocks import BlockGraph
-from igpt_export.calibration import Observation, Outputs, Pictures, shifted
+from igpt_export.calibration import HELD_OUT_TOKENS, Observation, Outputs, Pictures, shifted
 from igpt_export.overflow import check_finite
 from igpt_export.stepping import run_steps
 from igpt_runtime import names
@@ -20,8 +20,6 @@ from igpt_runtime.manifest import Manifest
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]  # called with the number of steps done and of all
-
-_TOKENS = 4096  # of the calibration pictures that are measured, about: as many as of those held out
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def certify(
     expected: what the float model computes of all pictures, calibration pictures first.
     """
     manifest = open_bundle(directory).manifest
-    count = max(1, _TOKENS // manifest.config.n_positions)
+    count = max(1, HELD_OUT_TOKENS // manifest.config.n_positions)
     calibration, held_out = np.arange(len(pictures.calibration)), np.arange(len(pictures.held_out))
     rows = np.concatenate([calibration[:count], len(calibration) + held_out])
     split = min(count, len(calibration))

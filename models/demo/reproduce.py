@@ -39,7 +39,7 @@ from igpt_runtime import (
 
 HERE = Path(__file__).parent
 WIDTHS = (32, 64, 128)
-STEPS = 1200  # of the demo's 2600: what comes later changes little
+STEPS = 1200  # fewer than the demo's 2600, so that three trainings take about half an hour
 LABELS_PER_CLASS = (1, 4, 16)
 DRAWS = 10  # of the labelled pictures
 COMPONENTS = (8, 16, 32, 64)  # of PCA, chosen on validation
