@@ -4,6 +4,7 @@ So the export of a model of any size compares, calibrates and certifies in the m
 cut into consecutive parts, which together are all of it: what is verified is what was written.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from igpt_runtime.session import WEIGHTS_FOLDER, import_onnxruntime, return_free
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 
+_PACKING_PAYS = 16  # steps
 _BLOCK = re.compile(r"(?:^|\.)h\.(\d+)\.")  # in the name of a block's weight
 
 
@@ -98,6 +100,9 @@ class BlockGraph:
         """path: of the file, beside its weights."""
         self._model, self._folder = ir.load(path), path.parent
         self._ort = import_onnxruntime()
+        functions = self._model.functions.values()
+        nodes = itertools.chain(self._model.graph, *functions)
+        self._has_4bit_weights = any(node.op_type == "MatMulNBits" for node in nodes)
 
     def run(
         self,
@@ -116,12 +121,14 @@ class BlockGraph:
         """
         carried = dict(carried or {})
         parts = _cut(self._model.graph, [*outputs, *carried.values()])
+        # From so many steps on. Kernels of 4-bit weights have nothing but the packed form for few rows.
+        packing_pays = 2 if self._has_4bit_weights else _PACKING_PAYS
         values: list[dict[str, Array]] = [dict(step) for step in steps]
         for number, part in enumerate(parts):
             later = {name for following in parts[number + 1 :] for name in following.inputs} | set(outputs)
             own = {name: carried[name] for name in part.inputs if carried.get(name) in part.outputs}
             kept = [name for name in part.outputs if name not in own.values()]
-            session = self._open(part, packs=len(steps) > 1)  # packing pays if weights are read often
+            session = self._open(part, packs=len(steps) >= packing_pays)
             binding = session.io_binding()
             # Values are views of them. Some parts read no more than the shape of one that another part fills.
             caches = {name: state(name) for name in part.inputs if name in carried} if state is not None else {}

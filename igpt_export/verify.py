@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from igpt_export.blocks import BlockGraph, states_by_block, unloaded_model
-from igpt_export.model import States, pooled
+from igpt_export.model import States, mean, pooled
 from igpt_export.precision import Precision
-from igpt_export.stepping import prefilled_slots, run_steps
+from igpt_export.stepping import run_steps
 from igpt_export.tolerance import check_difference, check_equal, tolerance_of
 from igpt_export.verify_pictures import verify_picture_graphs
 from igpt_runtime import names
@@ -25,7 +25,7 @@ Tokens = npt.NDArray[np.int64]
 
 _SEQUENCE = 64  # positions compared
 _STEPS = 8  # of them, how many the decode graph takes one by one
-_SEQUENCES, _ROWS = 2, 2  # compared; and rows that each is decoded in
+_ROWS = 2  # compared, which differ in these: all that comes before is one prefix for the decode graphs to share
 
 
 def verify_bundle(
@@ -41,34 +41,31 @@ def verify_bundle(
     Raises:
         VerificationError: a difference is above tolerance, or is not a number.
     """
-    sequence = min(_SEQUENCE, config.n_positions)
-    tokens = np.random.default_rng(0).integers(0, config.n_clusters, (_SEQUENCES, sequence))
-    tokens[:, 0] = config.sos
     manifest = open_bundle(directory).manifest
+    sequence = min(_SEQUENCE, config.n_positions)
+    split = max(sequence - _STEPS, min(1, sequence - 1))
+    tokens = np.random.default_rng(0).integers(0, config.n_clusters, (_ROWS, sequence))
+    tokens[:, 0] = config.sos
+    tokens[1:, :split] = tokens[0, :split]
     expected = _reference(tensors, config, classifier, precision, tokens)
+    decodes = names.DECODE in manifest.graphs
+    present = names.present_names(config) if decodes and split else []
     graph = BlockGraph(directory / manifest.graphs[names.PREFILL].file)
-    (outputs,) = graph.run([{names.INPUT_IDS: tokens}], list(expected), progress=progress)
+    (outputs,) = graph.run([{names.INPUT_IDS: tokens}], [*expected, *present], progress=progress)
     differences = [check_difference(expected[name], outputs[name], name, precision) for name in expected]
     report = {
         "prefill_max_abs_diff": differences[0],
         "tolerance": tolerance_of(precision),
         "sequence": float(sequence),
     }
-    split = max(sequence - _STEPS, min(1, sequence - 1))
-    if names.DECODE in manifest.graphs:
-        slots = [prefilled_slots(graph, config, row[:split]) for row in tokens]
-        for name in (names.DECODE, names.DECODE_SHARED):
-            if name in manifest.graphs and (split or name == names.DECODE):
-                stepped = BlockGraph(directory / manifest.graphs[name].file)
-                logits = np.stack(
-                    [
-                        _stepped(stepped, manifest, name, row[split:], part, progress)
-                        for row, part in zip(tokens, slots, strict=True)
-                    ]
-                )
-                report[f"{name}_max_abs_diff"] = check_difference(
-                    expected[names.LOGITS][:, split:], logits, f"{name} logits", precision
-                )
+    slots = [outputs.pop(name)[:1, :, :split].copy() for name in present]
+    for name in (names.DECODE, names.DECODE_SHARED):
+        if name in manifest.graphs and (split or name == names.DECODE):
+            stepped = BlockGraph(directory / manifest.graphs[name].file)
+            logits = _stepped(stepped, manifest, name, tokens[:, split:], slots, progress)
+            report[f"{name}_max_abs_diff"] = check_difference(
+                expected[names.LOGITS][:, split:], logits, f"{name} logits", precision
+            )
     verify_picture_graphs(directory, manifest, precision)
     return report
 
@@ -80,8 +77,12 @@ def _reference(
 ) -> dict[str, Array]:  # fmt: skip
     """What torch makes of the tensors; logits first, if the model has them."""
     model = unloaded_model(config, tensors, linear=precision.linear, int8_cache=precision.kv_cache == "int8")
-    pairs = [pair for (pair,) in states_by_block(model, tensors, [torch.from_numpy(tokens)])]
-    states = States(pairs[-1][0], [hidden for hidden, _ in pairs], [normed for _, normed in pairs], [])
+    means: list[tuple[Tensor, Tensor]] = []
+    last = torch.empty(0)
+    for ((hidden, normed),) in states_by_block(model, tensors, [torch.from_numpy(tokens)]):
+        last = hidden
+        means.append((mean(hidden), mean(normed)))  # all that the heads but the first read
+    states = States(last, [hidden for hidden, _ in means], [normed for _, normed in means], [])
     expected = {} if model.lm_head is None else {names.LOGITS: model.lm_head(states.last)}
     expected |= {names.FEATURES: pooled(states.hidden), names.NORMED_FEATURES: pooled(states.normed)}
     if classifier is not None:
@@ -93,13 +94,12 @@ def _stepped(
     graph: BlockGraph, manifest: Manifest, name: str, inputs: Tokens, slots: Slots,
     progress: Callable[[int, int], None],
 ) -> Array:  # fmt: skip
-    """Feed `inputs` [steps] to a decode graph one by one, to all rows, after `slots`; logits [steps, n_clusters].
+    """Feed `inputs` [rows, steps] to a decode graph one by one, after `slots`; logits [rows, steps, n_clusters].
 
     Raises VerificationError if at temperature 0 the graph does not draw the likeliest token.
     """
-    rows, shared = np.tile(inputs, (_ROWS, 1)), name == names.DECODE_SHARED
-    found = run_steps(graph, manifest, rows, slots, shared=shared, temperature=0.0, progress=progress)
-    logits = np.stack([step[names.LOGITS] for step in found])
-    check_equal(np.stack([step[names.NEXT_IDS][:, 0] for step in found]), logits.argmax(-1), name)
-    last_row: Array = logits[:, -1]
-    return last_row
+    shared = name == names.DECODE_SHARED
+    found = run_steps(graph, manifest, inputs, slots, shared=shared, temperature=0.0, progress=progress)
+    logits = np.stack([step[names.LOGITS] for step in found], axis=1)
+    check_equal(np.concatenate([step[names.NEXT_IDS] for step in found], axis=1), logits.argmax(-1), name)
+    return logits
