@@ -60,7 +60,7 @@ peers: bundles
 	  --bundle int4=build/small-int4
 	build/peers/plot/bin/python tests/bench/report.py --plot tests/bench/results/peers.png
 
-# Every size of the family at every precision: about an hour and a half, 24 GB of memory and 50 GB of disk, most of them
+# Every size of the family at every precision: almost two hours, 24 GB of memory and 50 GB of disk, most of them
 # for XL. Writes the README's table.
 sizes: setup
 	$(BIN)/python tests/bench/sizes.py build/sizes

@@ -18,6 +18,7 @@ import onnx_safetensors
 import onnxscript.optimizer
 import torch
 from torch import nn
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from igpt_export.portable import attach_functions
 from igpt_runtime import names
@@ -81,7 +82,27 @@ def _trace(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[Te
             output_names=[spec.name for spec in outputs],
         )
     assert program is not None
+    _forget(program.model)
     return program.model
+
+
+def _forget(model: ir.Model) -> None:
+    """Let go of what torch noted while it traced, some 10 MB a layer, which else stays until the end.
+
+    Nodes refer to those of torch's graph, and rewriting rules refer to the last node that they saw; and the methods of
+    torch's environment of symbolic shapes cache by that environment.
+    """
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    for node in model.graph.all_nodes():
+        node.meta.clear()
+        values += node.outputs
+    for value in values:
+        value.meta.clear()
+        if value.const_value is not None:
+            value.const_value.meta.clear()
+    for method in vars(ShapeEnv).values():
+        if hasattr(method, "cache_clear"):
+            method.cache_clear()
 
 
 @contextlib.contextmanager

@@ -1,17 +1,24 @@
 """Running block by block gives what running the whole gives, in torch and in ONNX Runtime."""
 
+import gc
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 
 from igpt_export import verify_pictures
 from igpt_export.blocks import BlockGraph, states_by_block, unloaded_model
 from igpt_export.checkpoint import build_model, load_checkpoint
+from igpt_export.graphs import trace_graphs
+from igpt_export.model import Parts
 from igpt_export.precision import Precision
 from igpt_export.stepping import prefilled_slots, run_steps
+from igpt_export.verify import verify_bundle
 from igpt_export.verify_pictures import verify_picture_graphs
 from igpt_runtime import names
 from igpt_runtime.cache import new_cache
@@ -117,6 +124,27 @@ def test_an_export_counts_bytes_and_layers(tiny_checkpoint: Path, tmp_path: Path
     assert all(counts[-1][1] == counts[-1][2] for counts in counted.values())
 
 
+@pytest.mark.parametrize("name", [names.PREFILL, names.DECODE, names.DECODE_SHARED])
+def test_mixed_rows_are_noticed(
+    tiny_checkpoint: Path, bundle_of: Callable[[str, str], Path], name: str, tmp_path: Path
+) -> None:
+    """A graph that computes every row of a batch as the first."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_of("fp32", "fp32"), bundle)
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    verify_bundle(bundle, checkpoint.tensors, checkpoint.config, checkpoint.classifier, Precision())
+    path = bundle / f"{name}.onnx"
+    model = onnx.load(path, load_external_data=False)
+    for node in model.graph.node:
+        node.input[:] = ["mixed" if value == names.INPUT_IDS else value for value in node.input]
+    rows = numpy_helper.from_array(np.array([0, 0]), "rows")
+    model.graph.initializer.append(rows)
+    model.graph.node.insert(0, helper.make_node("Gather", [names.INPUT_IDS, "rows"], ["mixed"], axis=0))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(VerificationError, match="logits differ"):
+        verify_bundle(bundle, checkpoint.tensors, checkpoint.config, checkpoint.classifier, Precision())
+
+
 @pytest.mark.parametrize("what", ["preprocess", "postprocess", "features", "classify", "score", "complete"])
 def test_wrong_picture_graphs_are_noticed(
     bundle_of: Callable[[str, str], Path], what: str, monkeypatch: pytest.MonkeyPatch
@@ -137,3 +165,18 @@ def test_wrong_picture_graphs_are_noticed(
     monkeypatch.setattr(verify_pictures, name, change(getattr(verify_pictures, name)))
     with pytest.raises(VerificationError, match=what):
         verify_picture_graphs(bundle, manifest, Precision())
+
+
+def test_tracing_leaves_no_graphs_of_torch_behind(tiny_checkpoint: Path, tiny_bundle: Path) -> None:
+    """Some 10 MB a layer; those of the last graph stay, which torch itself holds."""
+    checkpoint = load_checkpoint(tiny_checkpoint)
+
+    def there() -> set[int]:
+        gc.collect()
+        return {id(thing) for thing in gc.get_objects() if issubclass(type(thing), torch.fx.GraphModule)}
+
+    before = there()
+    weights = tiny_bundle / "weights.safetensors"
+    graphs = trace_graphs(checkpoint, Parts.of(checkpoint.tensors), Precision(), weights, embed=False)
+    assert len(graphs) > 3
+    assert len(there() - before) < 3
