@@ -25,7 +25,7 @@ from igpt_runtime.session import WEIGHTS_FOLDER, import_onnxruntime, return_free
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 
-_PACKING_PAYS = 16  # steps
+_PACKING_PAYS = 16  # steps that read the weights
 _BLOCK = re.compile(r"(?:^|\.)h\.(\d+)\.")  # in the name of a block's weight
 
 

@@ -168,7 +168,7 @@ def test_wrong_picture_graphs_are_noticed(
 
 
 def test_tracing_leaves_no_graphs_of_torch_behind(tiny_checkpoint: Path, tiny_bundle: Path) -> None:
-    """Some 10 MB a layer; those of the last graph stay, which torch itself holds."""
+    """Of three graphs traced; those of the last stay, which torch itself holds."""
     checkpoint = load_checkpoint(tiny_checkpoint)
 
     def there() -> set[int]:
