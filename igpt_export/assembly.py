@@ -9,9 +9,10 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnx_ir.tape import Tape
 
-from igpt_export.trace import OPSET, name_model
+from igpt_export.trace import OPSET
 from igpt_runtime.names import TensorSpec
 
+IR_VERSION = 10
 Attribute = int | str | Sequence[int] | ir.Graph
 
 
@@ -23,11 +24,16 @@ class Assembly:
         self.inputs = list(inputs)
         self._graph = ir.Graph(self.inputs, [], nodes=[], name="body", opset_imports={"": OPSET})
         self._root: Assembly = self if parent is None else parent._root
-        self._model: ir.Model = ir.Model(self._graph, ir_version=10) if parent is None else parent._model
+        self._model: ir.Model = ir.Model(self._graph, ir_version=IR_VERSION) if parent is None else parent._model
         self._used: Counter[str] = Counter()  # names, by what they begin with
 
-    def add(self, part: ir.Model, inputs: Sequence[ir.Value], label: str) -> list[ir.Value]:
-        """Take over all nodes of `part`, fed with `inputs`; returns its outputs. label: of its names, used once."""
+    def add(
+        self, part: ir.Model, inputs: Sequence[ir.Value], label: str, *, keep_shapes: bool = False
+    ) -> list[ir.Value]:
+        """Take over all nodes of `part`, fed with `inputs`; returns its outputs.
+
+        label: of its names, used once; keep_shapes: whether a free dimension is here what it is there (not in a loop).
+        """
         graph, root = part.graph, self._root._graph
         ir.convenience.replace_all_uses_with(list(graph.inputs), list(inputs), replace_graph_outputs=True)
         for name, value in sorted(graph.initializers.items()):  # whose order may be that of a set
@@ -46,7 +52,7 @@ class Assembly:
             node.name = f"{label}/{node.name}"
             for value in node.outputs:
                 value.name = f"{label}/{value.name}"
-                value.shape = None  # of the part alone: in a loop, the same dimension changes
+                value.shape = value.shape if keep_shapes else None
         self._graph.extend(nodes)
         self._model.functions.update(part.functions)
         self._model.opset_imports.update(part.opset_imports)
@@ -84,7 +90,7 @@ class Assembly:
             value.name, value.dtype, value.shape = spec.name, _dtype(spec), ir.Shape(spec.shape)
         self._graph.outputs.extend(outputs)
         passes.RemoveUnusedNodesPass()(self._model)
-        name_model(self._model, name)
+        self._graph.name, self._model.producer_name = f"imagegpt-{name}", "igpt-export"
         return self._model
 
     def _unique(self, label: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from igpt_export.assembly import Assembly, value_of
+from igpt_export.assembly import IR_VERSION, Assembly, value_of
 from igpt_export.pictures import preprocess_graph
 from igpt_runtime import names
 from igpt_runtime.config import PROTOCOLS, Classifier, ImageFormat, ImageGPTConfig, Protocol
@@ -200,7 +200,7 @@ def _first_draw(
     inputs = [names.LOGITS, names.UNIFORM, names.TEMPERATURE, names.TOP_K, names.TOP_P]
     # The part of a decode graph that draws.
     sampler = ir.convenience.extract(graph.copy(names.DECODE_SHARED).graph, inputs, [names.NEXT_IDS])
-    return graph.add(ir.Model(sampler, ir_version=10), [spread, uniform, *options], "first")[0]
+    return graph.add(ir.Model(sampler, ir_version=IR_VERSION), [spread, uniform, *options], "first")[0]
 
 
 def _body(

@@ -1,145 +1,169 @@
-"""The graphs of a bundle as torch modules, and which of them a checkpoint exports to."""
+"""The graphs of a bundle, put together of traced pieces, and which of them a checkpoint exports to.
 
-from collections.abc import Callable, Mapping
+Of the blocks one is traced, for all of them are the same but for their weights.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
-import torch
-from torch import Tensor, nn
+import onnx_ir.passes.common as passes
+import onnx_safetensors
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from igpt_export.assembly import IR_VERSION, Assembly, value_of
 from igpt_export.checkpoint import Checkpoint
 from igpt_export.embed import embedded_graphs
-from igpt_export.model import ImageGPT, Parts, States, mean
-from igpt_export.ops import quantize_cache
+from igpt_export.model import ImageGPT, Parts
 from igpt_export.pictures import has_filter, postprocess_graph, preprocess_graph
+from igpt_export.pieces import CLASSES, EMBEDDING, END, block_piece, decode_pieces, prefill_pieces
+from igpt_export.portable import attach_functions
 from igpt_export.precision import Precision
-from igpt_export.sampling import next_token
-from igpt_export.trace import trace
+from igpt_export.trace import TracedPiece, read_sizes_from, trace
 from igpt_runtime import names
-from igpt_runtime.config import Classifier
-from igpt_runtime.names import graph_specs
+from igpt_runtime.config import PROTOCOLS, Classifier, ImageGPTConfig
+from igpt_runtime.names import GraphSpec, graph_specs
 
 
-class Prefill(nn.Module):
-    """Whole sequences in; logits, hidden states, pooled features, class logits and the cache out."""
+class _Graph(Assembly):
+    """A graph under construction out of traced pieces."""
 
-    def __init__(self, model: ImageGPT, classifier: Classifier | None, *, int8_cache: bool) -> None:
-        super().__init__()
-        self.model, self.classifier, self.int8_cache = model, classifier, int8_cache
+    def __init__(self, name: str, spec: GraphSpec, pieces: Mapping[str, TracedPiece]) -> None:
+        """spec: its inputs and outputs; pieces: by `name` and their own, among others."""
+        super().__init__([value_of(tensor) for tensor in spec[0]])
+        self._name, self._spec, self._pieces = name, spec, pieces
+        self._weights: dict[str, tuple[ir.Value, ir.TensorProtocol]] = {}
+        self.given = {str(value.name): value for value in self.inputs}
 
-    def forward(self, input_ids: Tensor) -> list[Tensor]:
-        # What is read is float32 in every precision. Means come at once, so that a state is not kept for them.
-        hidden_states, means, normed_means = [], [], []
+    def run(self, piece: str, inputs: Sequence[ir.Value]) -> list[ir.Value]:
+        """The outputs of a piece that is there once."""
+        return self._run(piece, piece, inputs)
 
-        def visit(hidden: Tensor, normed: Tensor) -> None:
-            hidden_states.append(hidden.float())
-            means.append(mean(hidden_states[-1]))
-            normed_means.append(mean(normed))
+    def run_block(self, layer: int, inputs: Sequence[ir.Value]) -> list[ir.Value]:
+        """The outputs of a block; one of those traced stands for it if it has not been traced itself."""
+        own = block_piece(layer)
+        return self._run(own if f"{self._name}/{own}" in self._pieces else block_piece(0), own, inputs)
 
-        states = _prefilled(self.model, input_ids, visit)
-        logits = [] if self.model.lm_head is None else [self.model.lm_head(states.last).float()]
-        of_means = States(states.last, means, normed_means, [])
-        class_logits = [] if self.classifier is None else [self.model.class_logits(of_means, self.classifier)]
-        outputs = [*logits, *hidden_states, torch.cat(means, 1), torch.cat(normed_means, 1), *class_logits]
-        return [*outputs, *(_quantized(self.model, states.present) if self.int8_cache else states.present)]
+    def _run(self, piece: str, label: str, inputs: Sequence[ir.Value]) -> list[ir.Value]:
+        traced = self._pieces[f"{self._name}/{piece}"]
+        weights = [self._weight(name.replace(f"{piece}.", f"{label}."), like) for name, like in traced.weights.items()]
+        part = ir.Model(traced.graph.clone(), ir_version=IR_VERSION)
+        return self.add(part, [*inputs, *weights], label, keep_shapes=True)
 
+    def _weight(self, name: str, like: ir.TensorProtocol) -> ir.Value:
+        if name not in self._weights:
+            value = ir.val(name, dtype=like.dtype, shape=ir.Shape(like.shape))
+            self._weights[name] = value, like
+        return self._weights[name][0]
 
-class Decode(nn.Module):
-    """One or more new tokens and the cache in; the next token, its logits and the cache out."""
-
-    def __init__(self, model: ImageGPT) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        past_length: Tensor,
-        past: list[Tensor],
-        uniform: Tensor,
-        temperature: Tensor,
-        top_k: Tensor,
-        top_p: Tensor,
-    ) -> list[Tensor]:
-        assert self.model.lm_head is not None
-        states = self.model(input_ids, past_length, past)
-        logits = self.model.lm_head(states.last[:, -1]).float()
-        return [next_token(logits, uniform, temperature, top_k, top_p), logits, *states.present]
-
-
-class DecodeShared(nn.Module):
-    """One new token a row, a prefix all rows share, and each row's own cache in; as Decode otherwise."""
-
-    def __init__(self, model: ImageGPT) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        past_length: Tensor,
-        prefix: list[Tensor],
-        past: list[Tensor],
-        uniform: Tensor,
-        temperature: Tensor,
-        top_k: Tensor,
-        top_p: Tensor,
-    ) -> list[Tensor]:
-        assert self.model.lm_head is not None
-        states = self.model(input_ids, past_length, past, prefix)
-        logits = self.model.lm_head(states.last[:, -1])
-        return [next_token(logits, uniform, temperature, top_k, top_p), logits, *states.present]
+    def finish(self, outputs: Mapping[str, ir.Value], weights: Path, stored_names: Mapping[str, str]) -> ir.Model:
+        """The finished graph. Meanwhile its weights are inputs, so that it cannot come to depend on their values."""
+        model = self.model([outputs[tensor.name] for tensor in self._spec[1]], self._spec[1], self._name)
+        read_sizes_from(self.inputs, model.graph)
+        parameters = [value for value, _ in self._weights.values()]
+        model.graph.inputs.extend(parameters)
+        for simplify in (
+            passes.DeduplicateInitializersPass(), passes.CommonSubexpressionEliminationPass(),
+            passes.RemoveUnusedNodesPass(), passes.NameFixPass(),
+        ):  # fmt: skip
+            simplify(model)
+        for name, (value, like) in self._weights.items():
+            model.graph.inputs.remove(value)
+            value.name, value.const_value = stored_names.get(name, name), like
+            model.graph.register_initializer(value)
+        onnx_safetensors.replace_tensors(model, weights.name, weights.parent)
+        attach_functions(model)
+        passes.ClearMetadataAndDocStringPass()(model)
+        return model
 
 
-def _prefilled(model: ImageGPT, input_ids: Tensor, visit: Callable[[Tensor, Tensor], None]) -> States:
-    """What `model` makes of whole sequences, with the attention that keeps a cache, which is the fused one."""
-    batch, sequence = input_ids.shape
-    config = model.config
-    empty = torch.zeros(batch, config.n_head, sequence, config.head_dim, dtype=model.wte.weight.dtype)
-    start = torch.zeros((), dtype=torch.int64)
-    states: States = model(input_ids, start, [empty] * (2 * config.n_layer), visit=visit)
-    return states
+def _prefill(graph: _Graph, config: ImageGPTConfig, classifier: Classifier | None) -> dict[str, ir.Value]:
+    """All outputs of the prefill graph, by name."""
+    outputs: dict[str, ir.Value] = {}
+    means, normed_means = [], []
+    x, residual = graph.run(EMBEDDING, graph.inputs)
+    for layer in range(config.n_layer):
+        x, residual, hidden, mean, normed_mean, *cache = graph.run_block(layer, [x, residual])
+        outputs[names.hidden_state(layer)] = hidden
+        outputs |= zip(names.present_names(config)[2 * layer : 2 * layer + 2], cache, strict=True)
+        means.append(mean)
+        normed_means.append(normed_mean)
+    last, mean, *logits = graph.run(END, [x, residual])
+    outputs[names.hidden_state(config.n_layer)] = last
+    outputs |= zip([names.LOGITS], logits, strict=False)  # a checkpoint may have no head
+    means.append(mean)
+    normed_means.append(mean)
+    outputs[names.FEATURES] = graph.op("Concat", *means, axis=1)
+    outputs[names.NORMED_FEATURES] = graph.op("Concat", *normed_means, axis=1)
+    if classifier is not None:
+        read = normed_means if PROTOCOLS[classifier.protocol].normed else means
+        chosen = [read[layer] for layer in classifier.layers]
+        features = chosen[0] if len(chosen) == 1 else graph.op("Concat", *chosen, axis=1)
+        (outputs[names.CLASS_LOGITS],) = graph.run(CLASSES, [features])
+    return outputs
 
 
-def _quantized(model: ImageGPT, present: list[Tensor]) -> list[Tensor]:
-    parameters = dict(model.named_parameters())
-    scales = [parameters[f"h.{i}.attn.{kind}_scale"] for i in range(model.config.n_layer) for kind in "kv"]
-    return [quantize_cache(tensor, scale) for tensor, scale in zip(present, scales, strict=True)]
+def _decode(graph: _Graph, config: ImageGPTConfig) -> dict[str, ir.Value]:
+    """All outputs of a decode graph, by name."""
+    given, outputs = graph.given, {}
+    past_length = given[names.PAST_LENGTH]
+    named = [names.past_names(config), names.prefix_names(config)]
+    x, residual = graph.run(EMBEDDING, [given[names.INPUT_IDS], past_length])
+    for layer in range(config.n_layer):
+        places = slice(2 * layer, 2 * layer + 2)
+        cache = [given[name] for every in named for name in every[places] if name in given]
+        x, residual, *present = graph.run_block(layer, [x, residual, past_length, *cache])
+        outputs |= zip(names.present_names(config)[places], present, strict=True)
+    sampling = [given[tensor.name] for tensor in names.sampling_inputs()]
+    outputs[names.NEXT_IDS], outputs[names.LOGITS] = graph.run(END, [x, residual, *sampling])
+    return outputs
 
 
 def trace_graphs(
     checkpoint: Checkpoint, parts: Parts, precision: Precision, weights: Path, *, embed: bool,
     stored_names: Mapping[str, str] | None = None,
 ) -> dict[str, ir.Model]:  # fmt: skip
-    """The graphs a checkpoint exports to, by name, with their weights referring to the file `weights`.
+    """The graphs a checkpoint exports to, by name, with their weights referring to the safetensors file `weights`.
 
     parts: what the weights are for; embed: also those that take a picture and give what one wants of it, with no host
-    code; stored_names: see `igpt_export.trace.trace`.
+    code; stored_names: what weights are called in the file, by their names in the model, if it is something else.
     """
     config, form, classifier = checkpoint.config, checkpoint.image_format, checkpoint.classifier
-    cache_dtype, int8_cache = precision.cache_dtype, precision.kv_cache == "int8"
-    specs = graph_specs(config, form, lm_head=parts.lm_head, n_labels=parts.n_labels, cache_dtype=cache_dtype)
-    modules: dict[str, Callable[[ImageGPT], nn.Module]] = {
-        names.PREFILL: lambda model: Prefill(model, classifier, int8_cache=int8_cache)
-    }
-    if parts.lm_head:
-        modules[names.DECODE] = Decode
-    if parts.lm_head and names.DECODE_SHARED in precision.graphs:
-        modules[names.DECODE_SHARED] = DecodeShared
+    specs = graph_specs(
+        config, form, lm_head=parts.lm_head, n_labels=parts.n_labels, cache_dtype=precision.cache_dtype
+    )
+    traced = _trace_pieces(config, parts, precision, classifier, specs)
     graphs = {}
-    for name, module in modules.items():
-        with FakeTensorMode():
-            model = ImageGPT(config, parts, linear=precision.linear, int8_cache=int8_cache).eval()
-            if precision.is_half:
-                _halve(model)
-            graphs[name] = trace(module(model), *specs[name], name, weights, stored_names or {})
+    for name in sorted({piece.split("/")[0] for piece in traced}, key=precision.graphs.index):
+        graph = _Graph(name, specs[name], traced)
+        outputs = _prefill(graph, config, classifier) if name == names.PREFILL else _decode(graph, config)
+        graphs[name] = graph.finish(outputs, weights, stored_names or {})
     if embed or has_filter(form):
         graphs[names.PREPROCESS] = preprocess_graph(specs[names.PREPROCESS], form)
     graphs[names.POSTPROCESS] = postprocess_graph(specs[names.POSTPROCESS], form)
     if embed:
         graphs |= embedded_graphs(graphs, specs, config, form, classifier)
     return graphs
+
+
+def _trace_pieces(
+    config: ImageGPTConfig, parts: Parts, precision: Precision, classifier: Classifier | None,
+    specs: Mapping[str, GraphSpec],
+) -> dict[str, TracedPiece]:  # fmt: skip
+    """The pieces of all graphs, by GRAPH/PIECE. Blocks are traced as far as they differ in more than their weights."""
+    alike = len({config.attention_scale(layer) for layer in range(config.n_layer)}) == 1
+    int8_cache = precision.kv_cache == "int8"
+    with FakeTensorMode():
+        traced = replace(config, n_layer=1) if alike else config
+        model = ImageGPT(traced, parts, linear=precision.linear, int8_cache=int8_cache).eval()
+        if precision.is_half:
+            _halve(model)
+        pieces = {names.PREFILL: prefill_pieces(model, classifier, int8_cache=int8_cache)}
+        if parts.lm_head:
+            pieces |= {name: decode_pieces(model, specs[name]) for name in precision.graphs if name != names.PREFILL}
+        return trace(model, {f"{graph}/{name}": piece for graph in pieces for name, piece in pieces[graph].items()})
 
 
 def _halve(model: nn.Module) -> None:

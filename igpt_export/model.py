@@ -281,10 +281,13 @@ class ImageGPT(nn.Module):
 
         Of the states only their means count: those may be given instead, as states of one position.
         """
-        assert self.classifier is not None, "this model has no classifier"
         read = states.normed if PROTOCOLS[classifier.protocol].normed else states.hidden
-        features = pooled([read[layer] for layer in classifier.layers]).flatten(1)
-        logits: Tensor = self.classifier(features.to(self.classifier.weight.dtype))
+        return self.classify(pooled([read[layer] for layer in classifier.layers]))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits of the classes [batch, n_labels], from the features that the classifier reads [batch, layers, n_embd]."""
+        assert self.classifier is not None, "this model has no classifier"
+        logits: Tensor = self.classifier(features.flatten(1).to(self.classifier.weight.dtype))
         return logits.float()
 
     def logits(self, input_ids: Tensor) -> Tensor:

@@ -1,26 +1,24 @@
-"""Traces a torch module into an ONNX graph without touching a weight.
+"""Traces pieces of a torch module into ONNX graphs without touching a weight.
 
-The model is built and traced under torch's `FakeTensorMode`, so tracing costs neither the memory nor the time of the
-real weights; the graphs then refer to the bundle's weights file by name.
+The module is built and traced under torch's `FakeTensorMode`, so tracing costs neither the memory nor the time of the
+real weights. Tracing is slow: about 20 ms an operator, and a second whatever there is to trace. So a graph is not
+traced whole but as pieces, of which a block is one, and all pieces of all graphs at once; `igpt_export.graphs` puts the
+graphs together.
 """
 
 import contextlib
 import io
+import itertools
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
-import onnx_ir.passes.common as passes
-import onnx_safetensors
 import onnxscript.optimizer
 import torch
-from torch import nn
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch import Tensor, nn
 
-from igpt_export.portable import attach_functions
 from igpt_runtime import names
 from igpt_runtime.names import TensorSpec
 
@@ -31,78 +29,75 @@ _DTYPES = {"float32": torch.float32, "int64": torch.int64, "int8": torch.int8, "
 _EXAMPLE_SIZES = {names.BATCH: 3, names.SEQUENCE: 5, names.PREFIX: 6, names.CAPACITY: 7}
 
 
-def trace(
-    module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], name: str, weights: Path,
-    stored_names: Mapping[str, str],
-) -> ir.Model:  # fmt: skip
-    """One graph, called `name`, with the portable bodies of its fused operators.
+@dataclass(frozen=True)
+class Piece:
+    """What is traced by itself."""
 
-    weights: the safetensors file that its parameters are in; stored_names: what their names without "model." are there,
-    if they are others.
-    """
-    model = _trace(module, inputs, outputs)
-    _simplify(model, stored_names)
-    onnx_safetensors.replace_tensors(model, weights.name, weights.parent)
-    attach_functions(model)
-    passes.ClearMetadataAndDocStringPass()(model)
-    name_model(model, name)
-    return model
+    run: Callable[..., Sequence[Tensor]]  # takes a tensor for every input; it may use the module's parameters
+    inputs: Sequence[TensorSpec]
+    n_outputs: int
 
 
-def name_model(model: ir.Model, name: str) -> None:
-    """Say what a model is and who made it."""
-    model.graph.name, model.producer_name = f"imagegpt-{name}", "igpt-export"
+@dataclass(frozen=True)
+class TracedPiece:
+    """A piece as a graph, to be copied into larger ones."""
+
+    graph: ir.Graph  # its inputs are those of the piece and then `weights`
+    weights: Mapping[str, ir.TensorProtocol]  # the parameters it uses, by name: dtypes and shapes, for they are fake
 
 
-def _trace(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> ir.Model:
-    """One graph as the exporter makes it. Runs of cache inputs become one list argument of the module."""
+def trace(module: nn.Module, pieces: Mapping[str, Piece]) -> dict[str, TracedPiece]:
+    """The pieces of a module, which is made of fake tensors, as graphs. A free dimension is one size in all of them."""
+    model = _trace(module, pieces)
+    weights = _simplify(model)
+    outputs = iter(model.graph.outputs)
+    return {
+        name: _cut_out(model.graph, name, list(itertools.islice(outputs, piece.n_outputs)), weights)
+        for name, piece in pieces.items()
+    }
+
+
+class _Pieces(nn.Module):
+    """All pieces side by side: their inputs in, one after the other, their outputs out."""
+
+    def __init__(self, module: nn.Module, pieces: Mapping[str, Piece]) -> None:
+        super().__init__()
+        self.module, self._pieces = module, pieces
+
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        outputs: list[Tensor] = []
+        for piece in self._pieces.values():
+            own, tensors = tensors[: len(piece.inputs)], tensors[len(piece.inputs) :]
+            outputs += piece.run(*own)
+        return outputs
+
+
+def _trace(module: nn.Module, pieces: Mapping[str, Piece]) -> ir.Model:
+    """All pieces in one graph, as the exporter makes it; inputs and outputs are called PIECE:NUMBER."""
     dimensions = {name: torch.export.Dim(name) for name in _EXAMPLE_SIZES}
-    arguments: dict[str, Any] = {}  # by the part of the inputs' names before the first dot
-    dynamic: dict[str, Any] = {}
-    for spec in inputs:
-        sizes = [_EXAMPLE_SIZES[d] if isinstance(d, str) else d for d in spec.shape]
-        example = torch.zeros(sizes, dtype=_DTYPES[spec.dtype])
-        free = {axis: dimensions[d] for axis, d in enumerate(spec.shape) if isinstance(d, str)} or None
-        name, *parts = spec.name.split(".")
-        if parts:
-            arguments.setdefault(name, []).append(example)
-            dynamic.setdefault(name, []).append(free)
-        else:
-            arguments[name], dynamic[name] = example, free
+    specs = [spec for piece in pieces.values() for spec in piece.inputs]
+    sizes = [[_EXAMPLE_SIZES[d] if isinstance(d, str) else d for d in spec.shape] for spec in specs]
+    examples = [torch.zeros(size, dtype=_DTYPES[spec.dtype]) for size, spec in zip(sizes, specs, strict=True)]
+    free = [{axis: dimensions[d] for axis, d in enumerate(s.shape) if isinstance(d, str)} or None for s in specs]
     with _quiet():
         program = torch.onnx.export(
-            module,
-            tuple(arguments.values()),
+            _Pieces(module, pieces),
+            tuple(examples),
             dynamo=True,
             optimize=False,  # its constant folding would read the fake weights
             verbose=False,
             opset_version=OPSET,
-            dynamic_shapes=tuple(dynamic.values()),
-            input_names=[spec.name for spec in inputs],
-            output_names=[spec.name for spec in outputs],
+            dynamic_shapes=(tuple(free),),
+            input_names=[f"{name}:{i}" for name, piece in pieces.items() for i in range(len(piece.inputs))],
         )
     assert program is not None
-    _forget(program.model)
-    return program.model
-
-
-def _forget(model: ir.Model) -> None:
-    """Let go of what torch noted while it traced, 2.5 MB a layer that else stay until the end.
-
-    Nodes refer to those of torch's graph, and rewriting rules refer to the last node that they saw; and the methods of
-    torch's environment of symbolic shapes cache by that environment.
-    """
-    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    model = program.model
     for node in model.graph.all_nodes():
-        node.meta.clear()
-        values += node.outputs
-    for value in values:
+        for noted in (node, *node.outputs):
+            noted.meta.clear()  # refers to torch's graph
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
         value.meta.clear()
-        if value.const_value is not None:
-            value.const_value.meta.clear()
-    for method in vars(ShapeEnv).values():
-        if hasattr(method, "cache_clear"):
-            method.cache_clear()
+    return model
 
 
 @contextlib.contextmanager
@@ -119,20 +114,46 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _simplify(model: ir.Model, stored_names: Mapping[str, str]) -> None:
-    """Simplify the graph. Meanwhile its weights are inputs, so that it cannot come to depend on their values."""
+def _simplify(model: ir.Model) -> dict[str, ir.TensorProtocol]:
+    """Simplify the graph. Its weights become inputs, so that it cannot come to depend on their values; returns them."""
     graph = model.graph
-    parameters = [(value, value.const_value) for value in graph.initializers.values()]
+    weights = {}
+    for value in list(graph.initializers.values()):
+        value.name = str(value.name).removeprefix("module.")
+        assert value.const_value is not None
+        weights[value.name] = value.const_value
+        value.const_value = None
+    inputs = list(graph.initializers.values())
     graph.initializers.clear()
-    for parameter, _ in parameters:
-        parameter.const_value = None
-        graph.inputs.append(parameter)
+    graph.inputs.extend(inputs)
     onnxscript.optimizer.optimize(model)
-    for parameter, value in parameters:
-        graph.inputs.remove(parameter)
-        assert parameter.name is not None
-        name = parameter.name.removeprefix("model.")
-        parameter.name = stored_names.get(name, name)
-        parameter.const_value = value
-        if parameter.uses():
-            graph.register_initializer(parameter)
+    return weights
+
+
+def _cut_out(
+    whole: ir.Graph, name: str, outputs: Sequence[ir.Value], weights: Mapping[str, ir.TensorProtocol]
+) -> TracedPiece:
+    graph = ir.convenience.extract(whole, list(whole.inputs), outputs)
+    own = [value for value in graph.inputs if str(value.name).startswith(f"{name}:")]
+    read_sizes_from(own, graph)  # the exporter reads them from the inputs of any piece
+    used = {str(value.name): value for value in graph.inputs if value.name in weights and value.uses()}
+    graph.inputs.clear()
+    graph.inputs.extend([*own, *used.values()])
+    return TracedPiece(graph, {weight: weights[weight] for weight in used})
+
+
+def read_sizes_from(inputs: Sequence[ir.Value], graph: ir.Graph) -> None:
+    """Have every node of a graph that reads a free dimension read it from the first of `inputs` that has it."""
+    places: dict[str, tuple[ir.Value, int]] = {}
+    for value in inputs:
+        for axis, size in enumerate(value.shape or ()):
+            if isinstance(size, ir.SymbolicDim) and size.value is not None:
+                places.setdefault(size.value, (value, axis))
+    for node in graph:
+        if node.op_type != "Shape" or (shape := node.inputs[0].shape) is None or "end" not in node.attributes:
+            continue
+        start, end = (node.attributes[key].as_int() for key in ("start", "end"))
+        if end == start + 1 and str(size := shape[start]) in places and isinstance(size, ir.SymbolicDim):
+            value, axis = places[str(size)]
+            node.replace_input_with(0, value)
+            node.attributes["start"], node.attributes["end"] = ir.AttrInt64("start", axis), ir.AttrInt64("end", axis + 1)
