@@ -241,14 +241,12 @@ class ImageGPT(nn.Module):
         past_length: Tensor | int = 0,
         past: Cache | None = None,
         prefix: Cache | None = None,
-        visit: Callable[[Tensor, Tensor], None] = lambda hidden, normed: None,
     ) -> States:
         """Run new tokens through all blocks.
 
         input_ids: int64 [batch, sequence]; past_length: filled slots of the cache; past: per block key and value
         [batch, n_head, capacity, head_dim], or None to run without a cache; prefix: per block key and value of a prefix
         that all rows share, with `past` as `igpt_export.ops.shared_prefix_attention` takes it.
-        visit: called with each hidden and normed state as soon as there is one.
         """
         past_length = torch.as_tensor(past_length)
         x, residual = self.embed(input_ids, past_length)
@@ -259,12 +257,10 @@ class ImageGPT(nn.Module):
             layer_past = None if past is None else past[2 * layer : 2 * layer + 2]
             layer_prefix = None if prefix is None else prefix[2 * layer : 2 * layer + 2]
             x, residual, hidden, normed, layer_present = block(x, residual, layer_past, past_length, layer_prefix)
-            visit(hidden, normed)
             hidden_states.append(hidden)
             normed_states.append(normed)
             present.extend(layer_present)
         last, _ = self.ln_f(x, residual)
-        visit(last, last)
         return States(last, [*hidden_states, last], [*normed_states, last], present)
 
     def embed(self, input_ids: Tensor, past_length: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_runtime import names
-from igpt_runtime.cache import Cache, Slots, new_cache, share_prefix, shares_prefix
+from igpt_runtime.cache import Cache, Slots, graph_for, new_cache, share_prefix, shares_prefix
 from igpt_runtime.config import ImageGPTConfig
 from igpt_runtime.device import CUDA, CudaTensors, HostTensors
 from igpt_runtime.errors import OptionError
@@ -73,7 +73,9 @@ def generate(
         return iter(())
     draws = uniforms(options.seed, rows, positions)
     last = primer[-1] if primer.size else config.sos
-    slots = prefill(session, primer) if slots is None else slots
+    if slots is None:
+        session.open_early(graph_for(session.manifest, len(rows), primer.size))
+        slots = prefill(session, primer)
     return decode(session, last, start_cache(session, slots, len(rows)), positions, draws, options)
 
 
@@ -206,6 +208,7 @@ def generate_all(
     pictures[:, : primer.size] = primer
     if primer.size == config.n_positions:
         return pictures
+    session.open_early(graph_for(session.manifest, at_once, primer.size))
     slots: Slots | None = prefill(session, primer)
     for first in range(0, options.n, at_once):
         samples = range(options.n)[first : first + at_once]

@@ -68,6 +68,15 @@ class Session:
             self._graphs[name] = graph
         return self._graphs[name]
 
+    def open_early(self, decoder: str) -> None:
+        """Open a decode graph before prefill runs, if that saves time: packing its weights takes as long as hashing them,
+        which goes on meanwhile.
+
+        Not where prefill packs them too, as there would be two packed copies at once. Raises as `graph` does.
+        """
+        if self.manifest.precision in _FAST_UNPACKED and self._providers == [_CPU]:
+            self.graph(decoder)
+
     def _checked(self, name: str) -> Path:
         """The file of a graph, after a look at it the first time."""
         if name not in self._paths:
