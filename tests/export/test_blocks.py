@@ -1,6 +1,5 @@
 """Running block by block gives what running the whole gives, in torch and in ONNX Runtime."""
 
-import gc
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,6 @@ from onnx import helper, numpy_helper
 from igpt_export import verify_pictures
 from igpt_export.blocks import BlockGraph, states_by_block, unloaded_model
 from igpt_export.checkpoint import build_model, load_checkpoint
-from igpt_export.graphs import trace_graphs
-from igpt_export.model import Parts
 from igpt_export.precision import Precision
 from igpt_export.stepping import prefilled_slots, run_steps
 from igpt_export.verify import verify_bundle
@@ -165,18 +162,3 @@ def test_wrong_picture_graphs_are_noticed(
     monkeypatch.setattr(verify_pictures, name, change(getattr(verify_pictures, name)))
     with pytest.raises(VerificationError, match=what):
         verify_picture_graphs(bundle, manifest, Precision())
-
-
-def test_tracing_leaves_no_graphs_of_torch_behind(tiny_checkpoint: Path, tiny_bundle: Path) -> None:
-    """Of three graphs traced; those of the last stay, which torch itself holds."""
-    checkpoint = load_checkpoint(tiny_checkpoint)
-
-    def there() -> set[int]:
-        gc.collect()
-        return {id(thing) for thing in gc.get_objects() if issubclass(type(thing), torch.fx.GraphModule)}
-
-    before = there()
-    weights = tiny_bundle / "weights.safetensors"
-    graphs = trace_graphs(checkpoint, Parts.of(checkpoint.tensors), Precision(), weights, embed=False)
-    assert len(graphs) > 3
-    assert len(there() - before) < 3
