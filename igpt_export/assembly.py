@@ -9,10 +9,9 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnx_ir.tape import Tape
 
-from igpt_export.trace import OPSET
+from igpt_export.trace import IR_VERSION, OPSET
 from igpt_runtime.names import TensorSpec
 
-IR_VERSION = 10
 Attribute = int | str | Sequence[int] | ir.Graph
 
 
@@ -52,7 +51,8 @@ class Assembly:
             node.name = f"{label}/{node.name}"
             for value in node.outputs:
                 value.name = f"{label}/{value.name}"
-                value.shape = value.shape if keep_shapes else None
+                if not keep_shapes:
+                    value.shape = None
         self._graph.extend(nodes)
         self._model.functions.update(part.functions)
         self._model.opset_imports.update(part.opset_imports)

@@ -130,7 +130,7 @@ class BlockGraph:
             kept = [name for name in part.outputs if name not in own.values()]
             session = self._open(part, packs=len(steps) >= packing_pays)
             binding = session.io_binding()
-            # Values are views of them. Some parts read no more than the shape of one that another part fills.
+            # Values are views of them.
             caches = {name: state(name) for name in part.inputs if name in carried} if state is not None else {}
             for name, cache in caches.items():
                 value = self._ort.OrtValue.ortvalue_from_numpy(cache)

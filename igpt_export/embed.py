@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from igpt_export.assembly import IR_VERSION, Assembly, value_of
+from igpt_export.assembly import Assembly, value_of
 from igpt_export.pictures import preprocess_graph
+from igpt_export.trace import IR_VERSION
 from igpt_runtime import names
 from igpt_runtime.config import PROTOCOLS, Classifier, ImageFormat, ImageGPTConfig, Protocol
 from igpt_runtime.names import GraphSpec

@@ -1,6 +1,6 @@
 """The graphs of a bundle, put together of traced pieces, and which of them a checkpoint exports to.
 
-Of the blocks one is traced, for all of them are the same but for their weights.
+Of the blocks one is traced for all that are the same but for their weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import onnx_safetensors
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from igpt_export.assembly import IR_VERSION, Assembly, value_of
+from igpt_export.assembly import Assembly, value_of
 from igpt_export.checkpoint import Checkpoint
 from igpt_export.embed import embedded_graphs
 from igpt_export.model import ImageGPT, Parts
@@ -21,7 +21,7 @@ from igpt_export.pictures import has_filter, postprocess_graph, preprocess_graph
 from igpt_export.pieces import CLASSES, EMBEDDING, END, block_piece, decode_pieces, prefill_pieces
 from igpt_export.portable import attach_functions
 from igpt_export.precision import Precision
-from igpt_export.trace import TracedPiece, read_sizes_from, trace
+from igpt_export.trace import IR_VERSION, TracedPiece, read_sizes_from, trace
 from igpt_runtime import names
 from igpt_runtime.config import PROTOCOLS, Classifier, ImageGPTConfig
 from igpt_runtime.names import GraphSpec, graph_specs
@@ -31,24 +31,28 @@ class _Graph(Assembly):
     """A graph under construction out of traced pieces."""
 
     def __init__(self, name: str, spec: GraphSpec, pieces: Mapping[str, TracedPiece]) -> None:
-        """spec: its inputs and outputs; pieces: by `name` and their own, among others."""
+        """spec: its inputs and outputs; pieces: what it is made of, by their names."""
         super().__init__([value_of(tensor) for tensor in spec[0]])
         self._name, self._spec, self._pieces = name, spec, pieces
         self._weights: dict[str, tuple[ir.Value, ir.TensorProtocol]] = {}
-        self.given = {str(value.name): value for value in self.inputs}
 
-    def run(self, piece: str, inputs: Sequence[ir.Value]) -> list[ir.Value]:
-        """The outputs of a piece that is there once."""
-        return self._run(piece, piece, inputs)
+    def add_piece(self, name: str, inputs: Sequence[ir.Value]) -> list[ir.Value]:
+        """Take over a copy of a piece that is there once; returns its outputs."""
+        return self._add_copy(name, name, inputs, {weight: weight for weight in self._pieces[name].weights})
 
-    def run_block(self, layer: int, inputs: Sequence[ir.Value]) -> list[ir.Value]:
-        """The outputs of a block; one of those traced stands for it if it has not been traced itself."""
+    def add_block(self, layer: int, inputs: Sequence[ir.Value]) -> list[ir.Value]:
+        """Take over a copy of a block, or of the first one if that was traced for all; returns its outputs."""
         own = block_piece(layer)
-        return self._run(own if f"{self._name}/{own}" in self._pieces else block_piece(0), own, inputs)
+        traced = own if own in self._pieces else block_piece(0)
+        weights = {name: f"{own}.{name.removeprefix(f'{traced}.')}" for name in self._pieces[traced].weights}
+        return self._add_copy(traced, own, inputs, weights)
 
-    def _run(self, piece: str, label: str, inputs: Sequence[ir.Value]) -> list[ir.Value]:
-        traced = self._pieces[f"{self._name}/{piece}"]
-        weights = [self._weight(name.replace(f"{piece}.", f"{label}."), like) for name, like in traced.weights.items()]
+    def _add_copy(
+        self, piece: str, label: str, inputs: Sequence[ir.Value], weight_names: Mapping[str, str]
+    ) -> list[ir.Value]:
+        """label: of the copy's names; weight_names: what the weights of the piece are in this copy."""
+        traced = self._pieces[piece]
+        weights = [self._weight(weight_names[name], like) for name, like in traced.weights.items()]
         part = ir.Model(traced.graph.clone(), ir_version=IR_VERSION)
         return self.add(part, [*inputs, *weights], label, keep_shapes=True)
 
@@ -83,16 +87,17 @@ def _prefill(graph: _Graph, config: ImageGPTConfig, classifier: Classifier | Non
     """All outputs of the prefill graph, by name."""
     outputs: dict[str, ir.Value] = {}
     means, normed_means = [], []
-    x, residual = graph.run(EMBEDDING, graph.inputs)
+    x, residual = graph.add_piece(EMBEDDING, graph.inputs)
     for layer in range(config.n_layer):
-        x, residual, hidden, mean, normed_mean, *cache = graph.run_block(layer, [x, residual])
+        x, residual, hidden, mean, normed_mean, *cache = graph.add_block(layer, [x, residual])
         outputs[names.hidden_state(layer)] = hidden
         outputs |= zip(names.present_names(config)[2 * layer : 2 * layer + 2], cache, strict=True)
         means.append(mean)
         normed_means.append(normed_mean)
-    last, mean, *logits = graph.run(END, [x, residual])
+    last, mean, *logits = graph.add_piece(END, [x, residual])
     outputs[names.hidden_state(config.n_layer)] = last
-    outputs |= zip([names.LOGITS], logits, strict=False)  # a checkpoint may have no head
+    if logits:  # of a checkpoint with that head
+        outputs[names.LOGITS] = logits[0]
     means.append(mean)
     normed_means.append(mean)
     outputs[names.FEATURES] = graph.op("Concat", *means, axis=1)
@@ -101,23 +106,24 @@ def _prefill(graph: _Graph, config: ImageGPTConfig, classifier: Classifier | Non
         read = normed_means if PROTOCOLS[classifier.protocol].normed else means
         chosen = [read[layer] for layer in classifier.layers]
         features = chosen[0] if len(chosen) == 1 else graph.op("Concat", *chosen, axis=1)
-        (outputs[names.CLASS_LOGITS],) = graph.run(CLASSES, [features])
+        (outputs[names.CLASS_LOGITS],) = graph.add_piece(CLASSES, [features])
     return outputs
 
 
 def _decode(graph: _Graph, config: ImageGPTConfig) -> dict[str, ir.Value]:
     """All outputs of a decode graph, by name."""
-    given, outputs = graph.given, {}
+    outputs: dict[str, ir.Value] = {}
+    given = {str(value.name): value for value in graph.inputs}
     past_length = given[names.PAST_LENGTH]
     named = [names.past_names(config), names.prefix_names(config)]
-    x, residual = graph.run(EMBEDDING, [given[names.INPUT_IDS], past_length])
+    x, residual = graph.add_piece(EMBEDDING, [given[names.INPUT_IDS], past_length])
     for layer in range(config.n_layer):
         places = slice(2 * layer, 2 * layer + 2)
         cache = [given[name] for every in named for name in every[places] if name in given]
-        x, residual, *present = graph.run_block(layer, [x, residual, past_length, *cache])
+        x, residual, *present = graph.add_block(layer, [x, residual, past_length, *cache])
         outputs |= zip(names.present_names(config)[places], present, strict=True)
     sampling = [given[tensor.name] for tensor in names.sampling_inputs()]
-    outputs[names.NEXT_IDS], outputs[names.LOGITS] = graph.run(END, [x, residual, *sampling])
+    outputs[names.NEXT_IDS], outputs[names.LOGITS] = graph.add_piece(END, [x, residual, *sampling])
     return outputs
 
 
@@ -134,10 +140,10 @@ def trace_graphs(
     specs = graph_specs(
         config, form, lm_head=parts.lm_head, n_labels=parts.n_labels, cache_dtype=precision.cache_dtype
     )
-    traced = _trace_pieces(config, parts, precision, classifier, specs)
+    traced = _traced_pieces(config, parts, precision, classifier, specs)
     graphs = {}
-    for name in sorted({piece.split("/")[0] for piece in traced}, key=precision.graphs.index):
-        graph = _Graph(name, specs[name], traced)
+    for name, pieces in traced.items():
+        graph = _Graph(name, specs[name], pieces)
         outputs = _prefill(graph, config, classifier) if name == names.PREFILL else _decode(graph, config)
         graphs[name] = graph.finish(outputs, weights, stored_names or {})
     if embed or has_filter(form):
@@ -148,22 +154,24 @@ def trace_graphs(
     return graphs
 
 
-def _trace_pieces(
+def _traced_pieces(
     config: ImageGPTConfig, parts: Parts, precision: Precision, classifier: Classifier | None,
     specs: Mapping[str, GraphSpec],
-) -> dict[str, TracedPiece]:  # fmt: skip
-    """The pieces of all graphs, by GRAPH/PIECE. Blocks are traced as far as they differ in more than their weights."""
+) -> dict[str, dict[str, TracedPiece]]:  # fmt: skip
+    """The pieces of every graph. Blocks are traced as far as they differ in more than their weights."""
     alike = len({config.attention_scale(layer) for layer in range(config.n_layer)}) == 1
-    int8_cache = precision.kv_cache == "int8"
     with FakeTensorMode():
-        traced = replace(config, n_layer=1) if alike else config
-        model = ImageGPT(traced, parts, linear=precision.linear, int8_cache=int8_cache).eval()
+        few = replace(config, n_layer=1) if alike else config
+        model = ImageGPT(few, parts, linear=precision.linear, int8_cache=precision.kv_cache == "int8").eval()
         if precision.is_half:
             _halve(model)
-        pieces = {names.PREFILL: prefill_pieces(model, classifier, int8_cache=int8_cache)}
+        pieces = {names.PREFILL: prefill_pieces(model, classifier)}
         if parts.lm_head:
             pieces |= {name: decode_pieces(model, specs[name]) for name in precision.graphs if name != names.PREFILL}
-        return trace(model, {f"{graph}/{name}": piece for graph in pieces for name, piece in pieces[graph].items()})
+        if not alike:  # one graph after the other: so many blocks at once take memory
+            return {graph: trace(model, pieces[graph]) for graph in pieces}
+        together = trace(model, {f"{graph}/{name}": piece for graph in pieces for name, piece in pieces[graph].items()})
+    return {graph: {name: together[f"{graph}/{name}"] for name in pieces[graph]} for graph in pieces}
 
 
 def _halve(model: nn.Module) -> None:

@@ -240,13 +240,11 @@ class ImageGPT(nn.Module):
         input_ids: Tensor,
         past_length: Tensor | int = 0,
         past: Cache | None = None,
-        prefix: Cache | None = None,
     ) -> States:
         """Run new tokens through all blocks.
 
         input_ids: int64 [batch, sequence]; past_length: filled slots of the cache; past: per block key and value
-        [batch, n_head, capacity, head_dim], or None to run without a cache; prefix: per block key and value of a prefix
-        that all rows share, with `past` as `igpt_export.ops.shared_prefix_attention` takes it.
+        [batch, n_head, capacity, head_dim], or None to run without a cache.
         """
         past_length = torch.as_tensor(past_length)
         x, residual = self.embed(input_ids, past_length)
@@ -255,8 +253,7 @@ class ImageGPT(nn.Module):
         present: list[Tensor] = []
         for layer, block in enumerate(self.h):
             layer_past = None if past is None else past[2 * layer : 2 * layer + 2]
-            layer_prefix = None if prefix is None else prefix[2 * layer : 2 * layer + 2]
-            x, residual, hidden, normed, layer_present = block(x, residual, layer_past, past_length, layer_prefix)
+            x, residual, hidden, normed, layer_present = block(x, residual, layer_past, past_length, None)
             hidden_states.append(hidden)
             normed_states.append(normed)
             present.extend(layer_present)
@@ -264,7 +261,7 @@ class ImageGPT(nn.Module):
         return States(last, [*hidden_states, last], [*normed_states, last], present)
 
     def embed(self, input_ids: Tensor, past_length: Tensor) -> tuple[Tensor, Tensor]:
-        """The stream that the first block reads."""
+        """The stream that the first block reads: x [batch, sequence, n_embd]; residual too, or one row for all."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device) + past_length
         x, residual = self.wte(input_ids), self.wpe(positions)[None]
         if x.dtype == torch.float16:
@@ -281,7 +278,7 @@ class ImageGPT(nn.Module):
         return self.classify(pooled([read[layer] for layer in classifier.layers]))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits of the classes [batch, n_labels], from the features that the classifier reads [batch, layers, n_embd]."""
+        """Logits of the classes [batch, n_labels], from the features that they depend on [batch, layers, n_embd]."""
         assert self.classifier is not None, "this model has no classifier"
         logits: Tensor = self.classifier(features.flatten(1).to(self.classifier.weight.dtype))
         return logits.float()

@@ -24,12 +24,12 @@ def block_piece(layer: int) -> str:
     return f"h.{layer}"
 
 
-def prefill_pieces(model: ImageGPT, classifier: Classifier | None, *, int8_cache: bool) -> dict[str, Piece]:
-    """Whole sequences. What is read (hidden states, means, logits) is float32 in every precision.
+def prefill_pieces(model: ImageGPT, classifier: Classifier | None) -> dict[str, Piece]:
+    """Pieces of the graph of whole sequences. What is read of it is float32 in every precision.
 
-    The embedding makes the stream of token ids; a block of the stream the stream, the hidden state that it was fed, the
-    means of that and of what its attention read, and its keys and values; the end of the stream the last hidden state,
-    its mean, and logits where there is a head; the classes' logits are made of the means that they depend on, joined.
+    embedding: input_ids -> x, residual. block: x, residual -> x, residual, hidden state that it was fed, mean of that,
+    mean of what its attention read, key, value. end: x, residual -> last hidden state, its mean, logits if there is a
+    head. classes: means that the classifier reads [batch, layers, n_embd] -> class logits.
     """
     config = model.config
     stream = _stream(model, names.SEQUENCE)
@@ -42,8 +42,8 @@ def prefill_pieces(model: ImageGPT, classifier: Classifier | None, *, int8_cache
         empty = torch.zeros(*x.shape[:1], config.n_head, *x.shape[1:2], config.head_dim, dtype=x.dtype)
         start = torch.zeros((), dtype=torch.int64)
         x, residual, hidden, normed, present = block(x, residual, [empty, empty], start, None)
-        if int8_cache and block.attn.k_scale is not None and block.attn.v_scale is not None:
-            scales = block.attn.k_scale, block.attn.v_scale
+        scales = block.attn.k_scale, block.attn.v_scale
+        if scales[0] is not None and scales[1] is not None:
             present = [quantize_cache(tensor, scale) for tensor, scale in zip(present, scales, strict=True)]
         read = hidden.float()
         return [x, residual, read, mean(read), mean(normed), *present]
@@ -63,10 +63,10 @@ def prefill_pieces(model: ImageGPT, classifier: Classifier | None, *, int8_cache
 
 
 def decode_pieces(model: ImageGPT, spec: GraphSpec) -> dict[str, Piece]:
-    """New tokens after a cache, and, where the graph `spec` has one, after a prefix that all rows share.
+    """Pieces of a graph of new tokens after a cache and, if it is in `spec`, a prefix that all rows share.
 
-    The embedding makes the stream of token ids and the length of the past; a block of the stream, that length, keys and
-    values of the past and of the prefix the stream and keys and values; the end the next token and its logits.
+    embedding: input_ids, past_length -> x, residual. block: x, residual, past_length, key and value of the past, and of
+    the prefix -> x, residual, key, value. end: x, residual, `names.sampling_inputs` -> next_ids, logits.
     """
     given = {tensor.name: tensor for tensor in spec[0]}
     input_ids, past_length = given[names.INPUT_IDS], given[names.PAST_LENGTH]
@@ -93,5 +93,6 @@ def decode_pieces(model: ImageGPT, spec: GraphSpec) -> dict[str, Piece]:
 
 
 def _stream(model: ImageGPT, sequence: int | str) -> list[TensorSpec]:
+    """What goes between pieces. The first block's residual is that of one row, [1, ...], but sizes are read from x."""
     dtype = str(model.wte.weight.dtype).removeprefix("torch.")
     return [TensorSpec(name, dtype, (names.BATCH, sequence, model.config.n_embd)) for name in ("x", "residual")]

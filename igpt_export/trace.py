@@ -24,6 +24,7 @@ from igpt_runtime.names import TensorSpec
 
 # The last opset the exporter emits natively: a conversion would inline the portable functions away.
 OPSET = 18
+IR_VERSION = 10
 _DTYPES = {"float32": torch.float32, "int64": torch.int64, "int8": torch.int8, "float16": torch.float16}
 # Sizes 0 and 1 would be specialised; any others stand for the free dimensions.
 _EXAMPLE_SIZES = {names.BATCH: 3, names.SEQUENCE: 5, names.PREFIX: 6, names.CAPACITY: 7}
@@ -68,7 +69,9 @@ class _Pieces(nn.Module):
         outputs: list[Tensor] = []
         for piece in self._pieces.values():
             own, tensors = tensors[: len(piece.inputs)], tensors[len(piece.inputs) :]
-            outputs += piece.run(*own)
+            made = piece.run(*own)
+            assert len(made) == piece.n_outputs
+            outputs += made
         return outputs
 
 
@@ -133,27 +136,34 @@ def _simplify(model: ir.Model) -> dict[str, ir.TensorProtocol]:
 def _cut_out(
     whole: ir.Graph, name: str, outputs: Sequence[ir.Value], weights: Mapping[str, ir.TensorProtocol]
 ) -> TracedPiece:
+    """The piece called `name`, which makes `outputs`, out of the graph that all pieces are in."""
     graph = ir.convenience.extract(whole, list(whole.inputs), outputs)
     own = [value for value in graph.inputs if str(value.name).startswith(f"{name}:")]
     read_sizes_from(own, graph)  # the exporter reads them from the inputs of any piece
-    used = {str(value.name): value for value in graph.inputs if value.name in weights and value.uses()}
+    used = {str(value.name): value for value in graph.inputs if value not in own and value.uses()}
+    assert used.keys() <= weights.keys(), f"{name} reads inputs of other pieces: {used.keys() - weights.keys()}"
     graph.inputs.clear()
     graph.inputs.extend([*own, *used.values()])
     return TracedPiece(graph, {weight: weights[weight] for weight in used})
 
 
 def read_sizes_from(inputs: Sequence[ir.Value], graph: ir.Graph) -> None:
-    """Have every node of a graph that reads a free dimension read it from the first of `inputs` that has it."""
+    """Have every node of a graph that reads a free dimension read it from the first of `inputs` that has it.
+
+    So equal sizes are read once, and from what is there at the beginning. Graphs inside of nodes are left alone.
+    """
     places: dict[str, tuple[ir.Value, int]] = {}
     for value in inputs:
         for axis, size in enumerate(value.shape or ()):
             if isinstance(size, ir.SymbolicDim) and size.value is not None:
                 places.setdefault(size.value, (value, axis))
     for node in graph:
-        if node.op_type != "Shape" or (shape := node.inputs[0].shape) is None or "end" not in node.attributes:
+        if node.op_type != "Shape" or (source := node.inputs[0]) is None or source.shape is None:
             continue
-        start, end = (node.attributes[key].as_int() for key in ("start", "end"))
-        if end == start + 1 and str(size := shape[start]) in places and isinstance(size, ir.SymbolicDim):
-            value, axis = places[str(size)]
+        start, end = (node.attributes.get_int(key, default) for key, default in (("start", 0), ("end", -1)))
+        size = source.shape[start] if 0 <= start == end - 1 else None
+        if isinstance(size, ir.SymbolicDim) and size.value in places:
+            value, axis = places[size.value]
             node.replace_input_with(0, value)
-            node.attributes["start"], node.attributes["end"] = ir.AttrInt64("start", axis), ir.AttrInt64("end", axis + 1)
+            for key, place in (("start", axis), ("end", axis + 1)):
+                node.attributes[key] = ir.AttrInt64(key, place)

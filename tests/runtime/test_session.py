@@ -5,18 +5,23 @@ import subprocess
 import sys
 import warnings
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
 
+from igpt_export.precision import default_kv_cache
 from igpt_runtime import names
+from igpt_runtime import session as session_module
 from igpt_runtime.bundle import Bundle
+from igpt_runtime.cache import graph_for
 from igpt_runtime.complete import complete
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.features import classify, features
-from igpt_runtime.generate import GenerationOptions
+from igpt_runtime.generate import GenerationOptions, prefill, start_cache
 from igpt_runtime.session import open_session
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -113,15 +118,58 @@ def test_command_line_with_a_wrong_onnxruntime(
     assert expected in done.stderr and "pip install" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_completing_opens_what_it_uses(tiny_bundle: Path, checked: list[str]) -> None:
-    session = open_session(tiny_bundle, device="cpu")
+@pytest.mark.parametrize(
+    "precision, memory, order",
+    [
+        ("fp32", None, [names.DECODE, names.PREFILL]),
+        ("fp32", 1 << 40, [names.DECODE, names.PREFILL]),
+        ("fp32", 0, [names.PREFILL, names.DECODE]),  # the weights do not fit twice
+        ("int8", None, [names.PREFILL, names.DECODE_SHARED]),
+        ("int4", None, [names.PREFILL, names.DECODE]),
+    ],
+)
+def test_completing_opens_what_it_uses(
+    bundle_of: Callable[[str, str], Path], checked: list[str], monkeypatch: pytest.MonkeyPatch,
+    precision: str, memory: int | None, order: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(session_module, "available_memory", lambda: memory)
+    session = open_session(bundle_of(precision, default_kv_cache(precision)), device="cpu")
     assert checked == []
     for _ in range(2):
         complete(session, PICTURE, GenerationOptions(1))
-    assert sorted(checked[:2]) == ["prefill.onnx", "weights.safetensors"]  # at the same time
-    assert checked[2:] == ["decode.onnx"]
+    first, second = (f"{name}.onnx" for name in order)
+    assert sorted(checked[:2]) == sorted([first, "weights.safetensors"])  # at the same time
+    assert checked[2:] == [second]
     complete(session, PICTURE, GenerationOptions(8))
-    assert checked[3:] == ["decode_shared.onnx"]
+    assert checked[3:] == ([] if names.DECODE_SHARED in order else ["decode_shared.onnx"])
+
+
+def test_on_a_gpu_prefill_is_opened_first(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = open_session(tiny_bundle, device="cpu")
+    monkeypatch.setattr(session, "_providers", ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    session.open_early(names.DECODE)
+    assert not session.holds_weights
+
+
+def test_prefill_gives_its_memory_back(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    returned: list[bool] = []
+    session = open_session(tiny_bundle, device="cpu")
+    see = lambda: returned.append(names.PREFILL in session._graphs)  # noqa: E731
+    monkeypatch.setattr(session_module, "return_freed_memory", see)
+    with session.borrowed(names.PREFILL):
+        assert returned == []
+    assert returned == [False]
+
+
+@pytest.mark.parametrize("rows", [1, 5, 6, 8])
+@pytest.mark.parametrize("length", [0, 15, 16])
+def test_the_graph_for_a_cache_is_foretold(
+    bundle_of: Callable[[str, str], Path], rows: int, length: int
+) -> None:
+    for precision in ("fp32", "int8", "int4"):
+        session = open_session(bundle_of(precision, default_kv_cache(precision)), device="cpu")
+        slots = prefill(session, np.zeros(length, np.int64))
+        assert graph_for(session.manifest, rows, length) == start_cache(session, slots, rows).graph
 
 
 def test_features_open_the_prefill_graph_only(tiny_bundle: Path, checked: list[str]) -> None:

@@ -64,6 +64,7 @@ def generate(
 
     Raises:
         OptionError: the primer is longer than a picture, or holds something that is not a token.
+        BundleError, DeviceError: a graph cannot be opened; see `Session.graph`.
     """
     config = session.manifest.config
     rows = range(options.n) if samples is None else samples
@@ -200,6 +201,7 @@ def generate_all(
     Raises:
         OptionError: the primer is longer than a picture, or holds something that is not a token.
         MemoryShortageError: not even one picture fits into the memory there is.
+        BundleError, DeviceError: a graph cannot be opened; see `Session.graph`.
     """
     config = session.manifest.config
     _check_primer(primer, config)

@@ -1,4 +1,4 @@
-"""An opened bundle: execution provider chosen, graphs opened when first used."""
+"""An opened bundle: execution provider chosen, graphs opened when first used (a decode graph, where told, before)."""
 
 import contextlib
 import ctypes
@@ -14,6 +14,7 @@ from igpt_runtime.bundle import Bundle, open_bundle
 from igpt_runtime.device import CUDA, DeviceTensors, with_options
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
+from igpt_runtime.memory import RESERVE, available_memory, weights_bytes
 from igpt_runtime.names import DECODE, DECODE_SHARED, POSTPROCESS, PREPROCESS
 from igpt_runtime.subgraph import part_of
 
@@ -69,12 +70,15 @@ class Session:
         return self._graphs[name]
 
     def open_early(self, decoder: str) -> None:
-        """Open a decode graph before prefill runs, if that saves time: packing its weights takes as long as hashing them,
-        which goes on meanwhile.
+        """Open a decode graph before prefill runs, where that saves time. Raises as `graph` does.
 
-        Not where prefill packs them too, as there would be two packed copies at once. Raises as `graph` does.
+        That is in fp32 on a CPU: packing the weights takes as long as hashing them, which goes on meanwhile. 8-bit
+        weights are not packed, and 4-bit ones are by prefill too, so that there would be two packed copies at once.
+        Prefill then reads the mapped file beside the packed weights, so both must fit.
         """
-        if self.manifest.precision in _FAST_UNPACKED and self._providers == [_CPU]:
+        available = available_memory()
+        fits = available is None or available >= 2 * weights_bytes(self.manifest) + RESERVE
+        if self.manifest.precision == "fp32" and self._providers == [_CPU] and fits:
             self.graph(decoder)
 
     def _checked(self, name: str) -> Path:
@@ -111,6 +115,7 @@ class Session:
         finally:
             if not was_open:
                 self._graphs.pop(name, None)
+                return_freed_memory()
 
     @contextlib.contextmanager
     def part(
