@@ -53,7 +53,9 @@ def test_one_block_is_traced_for_all(tiny_checkpoint: Path, tmp_path: Path, trac
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"precision": Precision("int8", "int8"), "embed": True, "profile": "portable"}], ids=["fp32", "int8"]
+    "options",
+    [{}, {"precision": Precision("int8", "int8"), "embed": True, "profile": "portable"}],
+    ids=["fp32", "int8"],
 )
 def test_blocks_of_other_scales_are_traced_too(
     tiny_checkpoint: Path, tmp_path: Path, traced: list[set[str]], options: dict[str, Any]
