@@ -17,11 +17,10 @@ from igpt_export.precision import default_kv_cache
 from igpt_runtime import names
 from igpt_runtime import session as session_module
 from igpt_runtime.bundle import Bundle
-from igpt_runtime.cache import graph_for
 from igpt_runtime.complete import complete
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.features import classify, features
-from igpt_runtime.generate import GenerationOptions, prefill, start_cache
+from igpt_runtime.generate import GenerationOptions, generate
 from igpt_runtime.session import open_session
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -118,58 +117,59 @@ def test_command_line_with_a_wrong_onnxruntime(
     assert expected in done.stderr and "pip install" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "precision, memory, order",
-    [
-        ("fp32", None, [names.DECODE, names.PREFILL]),
-        ("fp32", 1 << 40, [names.DECODE, names.PREFILL]),
-        ("fp32", 0, [names.PREFILL, names.DECODE]),  # the weights do not fit twice
-        ("int8", None, [names.PREFILL, names.DECODE_SHARED]),
-        ("int4", None, [names.PREFILL, names.DECODE]),
-    ],
-)
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
 def test_completing_opens_what_it_uses(
-    bundle_of: Callable[[str, str], Path], checked: list[str], monkeypatch: pytest.MonkeyPatch,
-    precision: str, memory: int | None, order: list[str],
-) -> None:  # fmt: skip
-    monkeypatch.setattr(session_module, "available_memory", lambda: memory)
+    bundle_of: Callable[[str, str], Path], checked: list[str], precision: str
+) -> None:
     session = open_session(bundle_of(precision, default_kv_cache(precision)), device="cpu")
     assert checked == []
     for _ in range(2):
         complete(session, PICTURE, GenerationOptions(1))
-    first, second = (f"{name}.onnx" for name in order)
-    assert sorted(checked[:2]) == sorted([first, "weights.safetensors"])  # at the same time
-    assert checked[2:] == [second]
+    decoder = "decode_shared.onnx" if precision == "int8" else "decode.onnx"
+    assert checked[0] == "prefill.onnx"
+    assert sorted(checked[1:]) == sorted([decoder, "weights.safetensors"])  # at the same time
     complete(session, PICTURE, GenerationOptions(8))
-    assert checked[3:] == ([] if names.DECODE_SHARED in order else ["decode_shared.onnx"])
+    assert checked[3:] == ([] if precision == "int8" else ["decode_shared.onnx"])
 
 
-def test_on_a_gpu_prefill_is_opened_first(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_runs_once_gives_its_memory_back(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = open_session(tiny_bundle, device="cpu")
-    monkeypatch.setattr(session, "_providers", ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    session.open_early(names.DECODE)
-    assert not session.holds_weights
-
-
-def test_prefill_gives_its_memory_back(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[weakref.ref[onnxruntime.InferenceSession]] = []
+    original = session._open
+    monkeypatch.setattr(session, "_open", lambda *a: opened.append(weakref.ref(graph := original(*a))) or graph)
     returned: list[bool] = []
-    session = open_session(tiny_bundle, device="cpu")
-    see = lambda: returned.append(names.PREFILL in session._graphs)  # noqa: E731
-    monkeypatch.setattr(session_module, "return_freed_memory", see)
-    with session.borrowed(names.PREFILL):
-        assert returned == []
-    assert returned == [False]
+    monkeypatch.setattr(session_module, "return_freed_memory", lambda: returned.append(opened[-1]() is None))
+    fed = {names.INPUT_IDS: np.zeros((1, 4), np.int64)}
+    (once,) = session.run_once(names.PREFILL, [names.LOGITS], fed)
+    assert returned == [True] and len(opened) == 1
+    graph = session.graph(names.PREFILL)
+    (again,) = session.run_once(names.PREFILL, [names.LOGITS], fed)
+    assert returned == [True] and len(opened) == 2 and session.graph(names.PREFILL) is graph
+    assert (once == again).all()
 
 
-@pytest.mark.parametrize("rows", [1, 5, 6, 8])
-@pytest.mark.parametrize("length", [0, 15, 16])
-def test_the_graph_for_a_cache_is_foretold(
-    bundle_of: Callable[[str, str], Path], rows: int, length: int
-) -> None:
-    for precision in ("fp32", "int8", "int4"):
-        session = open_session(bundle_of(precision, default_kv_cache(precision)), device="cpu")
-        slots = prefill(session, np.zeros(length, np.int64))
-        assert graph_for(session.manifest, rows, length) == start_cache(session, slots, rows).graph
+@pytest.mark.parametrize("rows", [1, 8])
+def test_altered_weights_are_told_before_a_token_is_drawn(bundle_copy: Path, rows: int) -> None:
+    weights = bundle_copy / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    session = open_session(bundle_copy, device="cpu")
+    seen: list[int] = []
+    for _ in range(2):
+        with pytest.raises(BundleError, match="does not match its sha256"):
+            complete(session, PICTURE, GenerationOptions(rows), progress=seen.append)
+        drawn = generate(session, np.zeros(20, np.int64), GenerationOptions(rows))
+        with pytest.raises(BundleError, match="does not match its sha256"):
+            next(drawn)
+    assert seen == []
+
+
+def test_cut_weights_are_told_before_prefill(bundle_copy: Path) -> None:
+    weights = bundle_copy / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(BundleError, match="bytes instead of"):
+        complete(open_session(bundle_copy, device="cpu"), PICTURE, GenerationOptions(1))
 
 
 def test_features_open_the_prefill_graph_only(tiny_bundle: Path, checked: list[str]) -> None:

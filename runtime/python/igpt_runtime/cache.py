@@ -84,11 +84,6 @@ def shares_prefix(manifest: Manifest, rows: int, length: int) -> bool:
     return names.DECODE_SHARED in manifest.graphs and worthwhile and length >= _SHARED_PREFIX
 
 
-def graph_for(manifest: Manifest, rows: int, length: int) -> str:
-    """The graph that continues a cache of `rows` rows that have `length` slots in common."""
-    return names.DECODE_SHARED if shares_prefix(manifest, rows, length) else names.DECODE
-
-
 def cache_bytes(manifest: Manifest, rows: int, length: int) -> int:
     """Size in bytes of a cache of `rows` rows that have `length` slots in common, shared or not."""
     config = manifest.config

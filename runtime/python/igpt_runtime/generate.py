@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_runtime import names
-from igpt_runtime.cache import Cache, Slots, graph_for, new_cache, share_prefix, shares_prefix
+from igpt_runtime.cache import Cache, Slots, new_cache, share_prefix, shares_prefix
 from igpt_runtime.config import ImageGPTConfig
 from igpt_runtime.device import CUDA, CudaTensors, HostTensors
 from igpt_runtime.errors import OptionError
@@ -74,9 +74,7 @@ def generate(
         return iter(())
     draws = uniforms(options.seed, rows, positions)
     last = primer[-1] if primer.size else config.sos
-    if slots is None:
-        session.open_early(graph_for(session.manifest, len(rows), primer.size))
-        slots = prefill(session, primer)
+    slots = prefill(session, primer) if slots is None else slots
     return decode(session, last, start_cache(session, slots, len(rows)), positions, draws, options)
 
 
@@ -93,15 +91,14 @@ def _check_primer(primer: Tokens, config: ImageGPTConfig) -> None:
 def prefill(session: Session, primer: Tokens) -> Slots:
     """The cache of sos and all of `primer` (int64 [length]) but its last token, which the first decode step feeds.
 
-    Returns key and value of every block, [1, n_head, length, head_dim]; no arrays for an empty primer.
+    Returns key and value of every block, [1, n_head, length, head_dim]; no arrays for an empty primer. Whether the
+    weights are whole is known when a decode graph is open.
     """
     if not primer.size:
         return []
     config = session.manifest.config
     inputs = np.concatenate([[config.sos], primer[:-1]]).astype(np.int64)
-    with session.borrowed(names.PREFILL) as graph:
-        slots: Slots = graph.run(names.present_names(config), {names.INPUT_IDS: inputs[None]})
-    return slots
+    return session.run_once(names.PREFILL, names.present_names(config), {names.INPUT_IDS: inputs[None]})
 
 
 def start_cache(session: Session, slots: Slots, rows: int) -> Cache:
@@ -210,7 +207,6 @@ def generate_all(
     pictures[:, : primer.size] = primer
     if primer.size == config.n_positions:
         return pictures
-    session.open_early(graph_for(session.manifest, at_once, primer.size))
     slots: Slots | None = prefill(session, primer)
     for first in range(0, options.n, at_once):
         samples = range(options.n)[first : first + at_once]

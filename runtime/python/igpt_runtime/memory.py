@@ -7,7 +7,7 @@ from igpt_runtime.errors import MemoryShortageError
 from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
 
 _MOST_ROWS = 64  # rows decoded at once: more gain nothing on a CPU
-RESERVE = 256 << 20  # bytes for all else: the interpreter, the runtime, activations
+_RESERVE = 256 << 20  # bytes for all else: the interpreter, the runtime, activations
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -24,7 +24,7 @@ def rows_at_once(manifest: Manifest, n: int, length: int, *, loaded: bool) -> in
     available = available_memory()
     if available is not None:
         weights = 0 if loaded else weights_bytes(manifest)
-        fixed = weights + RESERVE
+        fixed = weights + _RESERVE
         while rows > 1 and fixed + cache_bytes(manifest, _alike(n, rows), length) > available:
             rows -= 1
         cache = cache_bytes(manifest, _alike(n, rows), length)
@@ -33,7 +33,7 @@ def rows_at_once(manifest: Manifest, n: int, length: int, *, loaded: bool) -> in
             raise MemoryShortageError(
                 f"one picture of {manifest.name} needs {needed / 1e9:.2f} GB of memory "
                 f"({weights / 1e9:.2f} GB weights, {cache / 1e9:.2f} GB cache, "
-                f"{RESERVE / 1e9:.2f} GB reserve) and {available / 1e9:.2f} GB are available; "
+                f"{_RESERVE / 1e9:.2f} GB reserve) and {available / 1e9:.2f} GB are available; "
                 "free some, or export with --precision int8 or int4"
             )
     return _alike(n, rows)

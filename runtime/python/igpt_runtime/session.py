@@ -1,4 +1,4 @@
-"""An opened bundle: execution provider chosen, graphs opened when first used (a decode graph, where told, before)."""
+"""An opened bundle: execution provider chosen, graphs opened when first used."""
 
 import contextlib
 import ctypes
@@ -9,17 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
+
 from igpt_runtime.background import Task
 from igpt_runtime.bundle import Bundle, open_bundle
 from igpt_runtime.device import CUDA, DeviceTensors, with_options
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
-from igpt_runtime.memory import RESERVE, available_memory, weights_bytes
 from igpt_runtime.names import DECODE, DECODE_SHARED, POSTPROCESS, PREPROCESS
 from igpt_runtime.subgraph import part_of
 
 if TYPE_CHECKING:
     import onnxruntime
+
+Array = npt.NDArray[Any]
 
 DEVICES = ("auto", "cpu", "cuda")
 _CPU = "CPUExecutionProvider"
@@ -69,18 +72,6 @@ class Session:
             self._graphs[name] = graph
         return self._graphs[name]
 
-    def open_early(self, decoder: str) -> None:
-        """Open a decode graph before prefill runs, where that saves time. Raises as `graph` does.
-
-        That is in fp32 on a CPU: packing the weights takes as long as hashing them, which goes on meanwhile. 8-bit
-        weights are not packed, and 4-bit ones are by prefill too, so that there would be two packed copies at once.
-        Prefill then reads the mapped file beside the packed weights, so both must fit.
-        """
-        available = available_memory()
-        fits = available is None or available >= 2 * weights_bytes(self.manifest) + RESERVE
-        if self.manifest.precision == "fp32" and self._providers == [_CPU] and fits:
-            self.graph(decoder)
-
     def _checked(self, name: str) -> Path:
         """The file of a graph, after a look at it the first time."""
         if name not in self._paths:
@@ -89,7 +80,7 @@ class Session:
 
     @contextlib.contextmanager
     def _checking_weights(self, name: str) -> Iterator[None]:
-        """Compare the weights with their hash while a first graph that has some is opened: none runs before the end."""
+        """Compare the weights with their hash while a first graph that has some is opened, before it runs."""
         if self._weights_checked or name in _WITHOUT_WEIGHTS:
             yield
             return
@@ -106,16 +97,21 @@ class Session:
         """Whether a decode graph is open, so that the weights are in memory."""
         return not _DECODERS.isdisjoint(self._graphs)
 
-    @contextlib.contextmanager
-    def borrowed(self, name: str) -> Iterator["onnxruntime.InferenceSession"]:
-        """A graph that is closed afterwards, unless it was open before. Raises as `graph` does."""
-        was_open = name in self._graphs
-        try:
-            yield self.graph(name)
-        finally:
-            if not was_open:
-                self._graphs.pop(name, None)
-                return_freed_memory()
+    def run_once(self, name: str, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+        """Outputs of a graph that is closed again, unless it was open before. Raises as `graph` does.
+
+        What comes of it must not be given away before another graph is opened: only that compares the weights with
+        their hash, which takes as long as packing them for a decode graph and goes on meanwhile.
+        """
+        if name in self._graphs:
+            found: list[Array] = self._graphs[name].run(outputs, inputs)
+            return found
+        self.bundle.find(WEIGHTS_FILE)
+        graph = self._open(self._checked(name), name)
+        found = graph.run(outputs, inputs)
+        del graph
+        return_freed_memory()
+        return found
 
     @contextlib.contextmanager
     def part(
