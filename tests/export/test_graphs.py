@@ -123,9 +123,9 @@ def test_sizes_are_read_from_the_first_input_that_has_them() -> None:
         ir.val(name, ir.DataType.FLOAT, ir.Shape(shape))
         for name, shape in (("first", [4, "batch"]), ("second", ["batch", "other", 3]))
     )
-    nodes = [
-        ir.node("Shape", [second], {"start": axis, "end": axis + 1}, name=f"axis {axis}") for axis in range(3)
-    ] + [ir.node("Shape", [second], name="all")]
+    nodes = [ir.node("Shape", [second], {"start": axis, "end": axis + 1}, name=f"axis {axis}") for axis in range(3)] + [
+        ir.node("Shape", [second], name="all")
+    ]
     graph = ir.Graph([first, second], [node.outputs[0] for node in nodes], nodes=nodes, name="sizes")
     read_sizes_from([first], graph)
     places = [(node.inputs[0], node.attributes.get_int("start"), node.attributes.get_int("end")) for node in nodes]

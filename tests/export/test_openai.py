@@ -132,7 +132,8 @@ def test_a_bundle_without_biases(tmp_path: Path, clusters: Path, precision: tupl
     assert not any("bias" in weight.name for weight in graph.graph.initializer)
     tokens = np.random.default_rng(2).integers(0, VOCABULARY, (1, POSITIONS))
     fed = np.concatenate([[[VOCABULARY]], tokens[:, :-1]], axis=1)
-    prefill = open_session(bundle, device="cpu").graph("prefill")
+    session = open_session(bundle, device="cpu")
+    prefill = session.graph("prefill")
     logits, classes = prefill.run(["logits", "class_logits"], {"input_ids": fed})
     expected, pooled = reference(variables, tokens)
     tolerance = {"fp32": 1e-4, "fp16": 0.1, "int8": 3.0, "int4": 8.0}[precision[0]]
