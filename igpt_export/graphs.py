@@ -58,7 +58,7 @@ class _Graph(Assembly):
 
     def _weight(self, name: str, like: ir.TensorProtocol) -> ir.Value:
         if name not in self._weights:
-            value = ir.val(name, dtype=like.dtype, shape=ir.Shape(like.shape))
+            value = ir.val(name, dtype=like.dtype, shape=ir.Shape(like.shape.numpy()))
             self._weights[name] = value, like
         return self._weights[name][0]
 

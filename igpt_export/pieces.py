@@ -42,11 +42,11 @@ def prefill_pieces(model: ImageGPT, classifier: Classifier | None) -> dict[str, 
         empty = torch.zeros(*x.shape[:1], config.n_head, *x.shape[1:2], config.head_dim, dtype=x.dtype)
         start = torch.zeros((), dtype=torch.int64)
         x, residual, hidden, normed, present = block(x, residual, [empty, empty], start, None)
-        scales = block.attn.k_scale, block.attn.v_scale
-        if scales[0] is not None and scales[1] is not None:
-            present = [quantize_cache(tensor, scale) for tensor, scale in zip(present, scales, strict=True)]
+        (key, value), k_scale, v_scale = present, block.attn.k_scale, block.attn.v_scale
+        if k_scale is not None and v_scale is not None:
+            key, value = quantize_cache(key, k_scale), quantize_cache(value, v_scale)
         read = hidden.float()
-        return [x, residual, read, mean(read), mean(normed), *present]
+        return [x, residual, read, mean(read), mean(normed), key, value]
 
     def end(x: Tensor, residual: Tensor) -> list[Tensor]:
         last, _ = model.ln_f(x, residual)
@@ -54,7 +54,7 @@ def prefill_pieces(model: ImageGPT, classifier: Classifier | None) -> dict[str, 
         return [last.float(), mean(last), *logits]
 
     pieces = {EMBEDDING: Piece(embedding, names.prefill_inputs(), 2)}
-    pieces |= {block_piece(i): Piece(partial(run, block), stream, 7) for i, block in enumerate(model.h)}
+    pieces |= {block_piece(i): Piece(partial(run, block), stream, 7) for i, block in enumerate(_blocks(model))}
     pieces[END] = Piece(end, stream, 2 + (model.lm_head is not None))
     if classifier is not None:
         features = TensorSpec(names.FEATURES, "float32", (names.BATCH, len(classifier.layers), config.n_embd))
@@ -86,10 +86,15 @@ def decode_pieces(model: ImageGPT, spec: GraphSpec) -> dict[str, Piece]:
 
     pieces = {EMBEDDING: Piece(model.embed, [input_ids, past_length], 2)}
     pieces |= {
-        block_piece(i): Piece(partial(run, block), [*stream, past_length, *cache], 4) for i, block in enumerate(model.h)
+        block_piece(i): Piece(partial(run, block), [*stream, past_length, *cache], 4)
+        for i, block in enumerate(_blocks(model))
     }
     pieces[END] = Piece(end, [*stream, *names.sampling_inputs()], 2)
     return pieces
+
+
+def _blocks(model: ImageGPT) -> list[Block]:
+    return [block for block in model.h if isinstance(block, Block)]
 
 
 def _stream(model: ImageGPT, sequence: int | str) -> list[TensorSpec]:

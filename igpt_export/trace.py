@@ -95,10 +95,11 @@ def _trace(module: nn.Module, pieces: Mapping[str, Piece]) -> ir.Model:
         )
     assert program is not None
     model = program.model
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
     for node in model.graph.all_nodes():
-        for noted in (node, *node.outputs):
-            noted.meta.clear()  # refers to torch's graph
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        node.meta.clear()  # what refers to torch's graph
+        values += node.outputs
+    for value in values:
         value.meta.clear()
     return model
 
@@ -153,10 +154,10 @@ def read_sizes_from(inputs: Sequence[ir.Value], graph: ir.Graph) -> None:
     So equal sizes are read once, and from what is there at the beginning. Graphs inside of nodes are left alone.
     """
     places: dict[str, tuple[ir.Value, int]] = {}
-    for value in inputs:
-        for axis, size in enumerate(value.shape or ()):
-            if isinstance(size, ir.SymbolicDim) and size.value is not None:
-                places.setdefault(size.value, (value, axis))
+    for given in inputs:
+        for axis, dimension in enumerate(given.shape or ()):
+            if isinstance(dimension, ir.SymbolicDim) and dimension.value is not None:
+                places.setdefault(dimension.value, (given, axis))
     for node in graph:
         if node.op_type != "Shape" or (source := node.inputs[0]) is None or source.shape is None:
             continue
