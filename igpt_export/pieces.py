@@ -4,6 +4,7 @@ A graph is an embedding, blocks and an end. Between them goes the stream, a pair
 """
 
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -94,7 +95,7 @@ def decode_pieces(model: ImageGPT, spec: GraphSpec) -> dict[str, Piece]:
 
 
 def _blocks(model: ImageGPT) -> list[Block]:
-    return [block for block in model.h if isinstance(block, Block)]
+    return cast(list[Block], list(model.h))  # a ModuleList has lost their type
 
 
 def _stream(model: ImageGPT, sequence: int | str) -> list[TensorSpec]:
