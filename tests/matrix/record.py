@@ -40,7 +40,7 @@ def speeds(name: str, bundles: matrix.Bundles, precision: str, graphs: matrix.Ou
     """Tokens a second, completing half a digit 8 times: step by step, and by one call of `complete`."""
     engine = engines.ENGINES[name]
     drawing = (names.PREPROCESS, names.PREFILL, names.DECODE, names.COMPLETE)
-    fused = all(report.runs(graphs[graph][matrix.FUSED]) for graph in drawing)
+    fused = all(report.runs(graphs[graph][matrix.FUSED], precision) for graph in drawing)
     profile = matrix.FUSED if fused else matrix.PORTABLE
     bundle = bundles[precision, profile]
     side = matrix.manifest_of(bundle).image_format.height

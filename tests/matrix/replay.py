@@ -54,13 +54,13 @@ def expected() -> dict[str, Arrays]:
     """What the references make of the pack: the outputs of a replay in fp32."""
     logits = np.array([case["logits"] for case in CASES["model"]])
     shared = np.stack([logits[0][SHARED:]] * 2)
-    greedy = {"logits": logits, "next_ids": logits.argmax(-1)}
+    greedy = {"logits": logits, "next_ids": np.zeros(logits.shape[:2], np.int64)}
     side = (len(CASES["images"]), 8, 8, 3)
     images = [np.frombuffer(base64.b64decode(case["rgb"]), np.uint8) for case in CASES["images"]]
     return {
         names.PREFILL: {"logits": logits},
         names.DECODE: greedy,
-        names.DECODE_SHARED: {"logits": shared, "next_ids": shared.argmax(-1)},
+        names.DECODE_SHARED: {"logits": shared, "next_ids": np.zeros(shared.shape[:2], np.int64)},
         names.PREPROCESS: {"tokens": np.array([case["tokens"] for case in PICTURES.values()])},
         names.POSTPROCESS: {"images": np.stack(images).reshape(side)},
         names.FEATURES: {"features": np.array([case["features"] for case in CASES["model"]])},
@@ -113,15 +113,14 @@ def advance(run: Run, cache: Cache, token: np.ndarray, length: int, sampling: Ma
 
 
 def _forced(run: Run, cache: Cache, rows: list[list[int]], first: int) -> Arrays:
-    """Logits and likeliest tokens at the positions from `first` on, each picture fed token by token."""
+    """Logits at the positions from `first` on, each picture fed token by token, and how the tokens drawn greedily are
+    off the likeliest of these logits: of two that are as good as equally likely, runtimes may prefer either."""
     fed = _fed(rows)
     uniform, zero = np.zeros(len(rows), np.float32), np.array(0.0, np.float32)
     sampling = {"uniform": uniform, "temperature": zero, "top_k": np.array(0), "top_p": np.array(1.0, np.float32)}
     steps = [advance(run, cache, fed[:, i : i + 1], i, sampling) for i in range(first, fed.shape[1])]
-    return {
-        "logits": np.stack([step["logits"] for step in steps], 1),
-        "next_ids": np.concatenate([step["next_ids"] for step in steps], 1),
-    }
+    logits = np.stack([step["logits"] for step in steps], 1)
+    return {"logits": logits, "next_ids": np.concatenate([step["next_ids"] for step in steps], 1) - logits.argmax(-1)}
 
 
 def _judged(run: Run) -> Arrays:
