@@ -7,9 +7,9 @@ from types import FrameType
 
 import click
 
+from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.console import Command, print_result, stages
 from igpt_runtime.errors import CheckpointError, DeviceError
-from igpt_runtime.manifest import Manifest
 
 DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
 
@@ -91,10 +91,10 @@ def main(
     with stages("starting") as stage:
         stage("loading torch")
         try:
-            from igpt_export.checkpoint import load_checkpoint, random_checkpoint
+            from igpt_export.checkpoint.checkpoint import load_checkpoint, random_checkpoint
+            from igpt_export.checkpoint.openai import load_openai_checkpoint
             from igpt_export.export import export_bundle
-            from igpt_export.openai import load_openai_checkpoint
-            from igpt_export.precision import Precision, default_kv_cache
+            from igpt_export.precision.precision import Precision, default_kv_cache
         except ImportError as error:
             raise DeviceError(
                 f"exporting needs more packages ({error}); run: pip install 'igpt-onnx[export]'"
@@ -129,7 +129,7 @@ def _is_tensorflow(path: Path) -> bool:
 
 def _source(variant: str | None) -> str:
     """Where a variant's checkpoint is: the hub, or for the demo model this source tree."""
-    from igpt_export.config import hub_id
+    from igpt_export.checkpoint.config import hub_id
 
     if variant != "demo":
         return hub_id(str(variant))

@@ -10,22 +10,22 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from igpt_export.calibration import Observation, Outputs, Pictures, load_pictures, observe
-from igpt_export.certificate import certify, check_loss
-from igpt_export.checkpoint import Checkpoint
-from igpt_export.graphs import trace_graphs
-from igpt_export.model import Parts
-from igpt_export.overflow import check_activations
-from igpt_export.portable import inlined
-from igpt_export.precision import Precision, check_shape
-from igpt_export.quantize import QuantizedTensors
-from igpt_export.trace import OPSET
-from igpt_export.verify import verify_bundle
+from igpt_export.checkpoint.checkpoint import Checkpoint
+from igpt_export.graphs.build import trace_graphs
+from igpt_export.graphs.trace import OPSET
+from igpt_export.model.model import Parts
+from igpt_export.model.portable import inlined
+from igpt_export.precision.calibration import Observation, Outputs, Pictures, load_pictures, observe
+from igpt_export.precision.overflow import check_activations
+from igpt_export.precision.precision import Precision, check_shape
+from igpt_export.precision.quantize import QuantizedTensors
+from igpt_export.verify.bundle import verify_bundle
+from igpt_export.verify.certificate import certify, check_loss
 from igpt_export.writer import bundle_directory, file_records, link_weights, write_graph, write_manifest, write_weights
-from igpt_runtime import names
+from igpt_runtime.bundle import names
+from igpt_runtime.bundle.manifest import WEIGHTS_FILE, FileRecord, GraphRecord, Manifest
+from igpt_runtime.engine.session import import_onnxruntime, is_installed
 from igpt_runtime.errors import OptionError
-from igpt_runtime.manifest import WEIGHTS_FILE, FileRecord, GraphRecord, Manifest
-from igpt_runtime.session import import_onnxruntime, is_installed
 
 _TOOLS = ("igpt-onnx", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 MAX_LOSS_INCREASE = 0.04  # nats per token: what the published large model gains over the small one

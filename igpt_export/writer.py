@@ -18,11 +18,11 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from igpt_export.weights import DTYPE_NAMES
-from igpt_runtime.background import Task
+from igpt_export.checkpoint.weights import DTYPE_NAMES
+from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, FileRecord, Manifest, manifest_to_json
+from igpt_runtime.engine.background import Task
+from igpt_runtime.engine.session import return_freed_memory
 from igpt_runtime.errors import OutputError
-from igpt_runtime.manifest import MANIFEST_FILE, WEIGHTS_FILE, FileRecord, Manifest, manifest_to_json
-from igpt_runtime.session import return_freed_memory
 
 _WIDEST_FIRST = (torch.float32, torch.float16, torch.int8, torch.uint8)
 

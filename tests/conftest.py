@@ -94,7 +94,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of `tiny_checkpoint`, with every graph. Read only: copy it to change it."""
-    from igpt_export.checkpoint import load_checkpoint
+    from igpt_export.checkpoint.checkpoint import load_checkpoint
     from igpt_export.export import export_bundle
 
     directory = tmp_path_factory.mktemp("bundle") / "tiny-fp32"
@@ -110,9 +110,9 @@ def bundle_of(
 
     Read only.
     """
-    from igpt_export.checkpoint import load_checkpoint
+    from igpt_export.checkpoint.checkpoint import load_checkpoint
     from igpt_export.export import export_bundle
-    from igpt_export.precision import Precision
+    from igpt_export.precision.precision import Precision
 
     directory = tmp_path_factory.mktemp("bundles")
 

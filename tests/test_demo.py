@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from igpt_export.checkpoint import load_checkpoint
+from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_export.export import export_bundle
-from igpt_export.precision import Precision
+from igpt_export.precision.precision import Precision
 from igpt_runtime import (
     Classifier,
     GenerationOptions,
@@ -24,8 +24,8 @@ from igpt_runtime import (
     open_session,
     tokens_of,
 )
-from igpt_runtime.manifest import manifest_to_json
-from igpt_runtime.palette import read_image
+from igpt_runtime.bundle.manifest import manifest_to_json
+from igpt_runtime.pictures.reading import read_image
 
 DEMO = Path(__file__).parent.parent / "models" / "demo"
 EXAMPLES = sorted((DEMO / "examples").glob("*.png"))

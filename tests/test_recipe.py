@@ -9,7 +9,7 @@ import pytest
 import transformers
 from PIL import Image
 
-from igpt_export.checkpoint import load_checkpoint
+from igpt_export.checkpoint.checkpoint import load_checkpoint
 
 DEMO = Path(__file__).parent.parent / "models" / "demo"
 

@@ -1,1 +1,4 @@
-"""Linear probes: classifiers fitted on a bundle's features, and baked into it. Needs the extra `probe`."""
+"""Linear probes: classifiers fitted on features of a layer, and the bundle with one. The `probe` command.
+
+It imports all of the exporter, where a bundle is written, and the runtime.
+"""

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igpt_export.checkpoint import Checkpoint
+from igpt_export.checkpoint.checkpoint import Checkpoint
+from igpt_export.checkpoint.tensors import MadeTensors
+from igpt_export.checkpoint.weights import STORED_DTYPES, open_safetensors
 from igpt_export.export import Count, write_bundle
-from igpt_export.precision import Precision
+from igpt_export.precision.precision import Precision
 from igpt_export.probe.fit import Probe, check_origin
-from igpt_export.tensors import MadeTensors
-from igpt_export.weights import STORED_DTYPES, open_safetensors
 from igpt_export.writer import bundle_directory, write_manifest
-from igpt_runtime import names
-from igpt_runtime.bundle import Bundle
-from igpt_runtime.config import Classifier
-from igpt_runtime.manifest import WEIGHTS_FILE, Manifest
-from igpt_runtime.session import import_onnxruntime
+from igpt_runtime.bundle import names
+from igpt_runtime.bundle.bundle import Bundle
+from igpt_runtime.bundle.config import Classifier
+from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
+from igpt_runtime.engine.session import import_onnxruntime
 
 _HEAD = "classifier."
 _LEFT_OUT = re.compile(r"^(classifier|score|probe)\.|\.attn\.(bias|masked_bias)$")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from igpt_runtime.commands.shared import (
+from igpt_runtime.bundle.config import PROTOCOLS
+from igpt_runtime.commands.options import (
     SOME_BROKEN,
     filled,
     force_option,
@@ -20,15 +21,14 @@ from igpt_runtime.commands.shared import (
     parse_layers,
     skip_broken_option,
 )
-from igpt_runtime.config import PROTOCOLS
 from igpt_runtime.console import Command, Group, print_result, stages, token_progress
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 
 if TYPE_CHECKING:
     from igpt_export.probe.data import Part
     from igpt_export.probe.fit import Fit, Probe
-    from igpt_runtime.feature_store import FeatureStore
-    from igpt_runtime.session import Session
+    from igpt_runtime.engine.session import Session
+    from igpt_runtime.tasks.feature_store import FeatureStore
 
 _PROBE, _CURVE, _PLOT, _REPORT = "probe.npz", "curve.csv", "curve.png", "report.json"
 
@@ -79,9 +79,9 @@ def fit(
     with images, uint8 [n, height, width, 3], and labels. Written are probe.npz, curve.csv, curve.png and report.json,
     and the features, from which an interrupted run goes on.
     """
-    from igpt_runtime.features import checked_layers
+    from igpt_runtime.engine.session import open_session
     from igpt_runtime.files import check_writable
-    from igpt_runtime.session import open_session
+    from igpt_runtime.tasks.features import checked_layers
 
     with _needing("probe"):
         import matplotlib.figure  # noqa: F401 - not after hours that it is missing
@@ -146,7 +146,7 @@ def _embedded(
     broken: Callable[[str], None] | None,
 ) -> "FeatureStore":  # fmt: skip
     """The features of some pictures, of which those that are in `directory` are not computed again."""
-    from igpt_runtime.feature_store import FeatureStore, feature_request
+    from igpt_runtime.tasks.feature_store import FeatureStore, feature_request
 
     request = feature_request(session, part.identities, layers=layers, protocol=protocol)
     store = FeatureStore(directory, request, restart=force)
@@ -184,7 +184,7 @@ def export_command(probe_file: Path, output: Path | None, model: str | None, for
 
     The bundle may be of another precision than the one the probe was fitted on, but must be of the same checkpoint.
     """
-    from igpt_runtime.bundle import open_bundle
+    from igpt_runtime.bundle.bundle import open_bundle
 
     with _needing("probe"):
         from igpt_export.probe.fit import load_probe
@@ -224,8 +224,8 @@ def evaluate(
     device: str, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a classifier on DATA: its accuracy, and which classes it takes for which."""
+    from igpt_runtime.engine.session import open_session
     from igpt_runtime.files import atomic_path, atomic_write, check_writable, csv_table
-    from igpt_runtime.session import open_session
 
     with _needing("probe"):
         import numpy as np

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from igpt_runtime.complete import Picture
 from igpt_runtime.errors import ImageError, OptionError
-from igpt_runtime.feature_store import file_identity
-from igpt_runtime.folder import SUFFIXES, find_pictures, valid_text
+from igpt_runtime.pictures.folder import SUFFIXES, find_pictures, valid_text
+from igpt_runtime.pictures.reading import Picture
+from igpt_runtime.tasks.feature_store import file_identity
 
 Ints = npt.NDArray[np.int64]
 

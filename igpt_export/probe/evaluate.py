@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_export.probe.fit import Probe
-from igpt_runtime.complete import Picture
-from igpt_runtime.features import Broken, check_any_read, class_logits, feature_batches
-from igpt_runtime.session import Session
+from igpt_runtime.engine.session import Session
+from igpt_runtime.pictures.reading import Picture
+from igpt_runtime.tasks.classify import class_logits
+from igpt_runtime.tasks.features import Broken, check_any_read, feature_batches
 
 Ints = npt.NDArray[np.int64]
 
@@ -19,8 +20,8 @@ def predict(
 ) -> tuple[Ints, Ints]:  # fmt: skip
     """Indices of the pictures that could be read, and of the likeliest class of each.
 
-    probe: None for the bundle's own classifier; broken: see `igpt_runtime.features.feature_batches`; progress: called
-    with the number of pictures done since. Raises as `igpt_runtime.features.classify` does.
+    probe: None for the bundle's own classifier; broken: see `igpt_runtime.tasks.features.feature_batches`; progress:
+    called with the number of pictures done since. Raises as `igpt_runtime.tasks.classify.classify` does.
     """
     rows: list[int] = []
     found = []

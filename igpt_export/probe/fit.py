@@ -21,8 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-from igpt_runtime.bundle import Bundle
-from igpt_runtime.config import PROTOCOLS
+from igpt_runtime.bundle.bundle import Bundle
+from igpt_runtime.bundle.config import PROTOCOLS
 from igpt_runtime.errors import OptionError
 
 Floats = npt.NDArray[np.float32]

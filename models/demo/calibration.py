@@ -9,7 +9,7 @@ import numpy as np
 from digits import SIDE, load_split, paint, random_inks, render, soften
 from PIL import Image
 
-SHEET = Path(__file__).resolve().parents[2] / "igpt_export" / "calibration.png"
+SHEET = Path(__file__).resolve().parents[2] / "igpt_export" / "precision" / "calibration.png"
 _COLUMNS = 8
 _EACH = 32  # digits of each kind
 

@@ -10,8 +10,8 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from igpt_export.model import ImageGPT
-from igpt_runtime.config import ImageGPTConfig
+from igpt_export.model.model import ImageGPT
+from igpt_runtime.bundle.config import ImageGPTConfig
 
 _CONFIG, _PREPROCESSOR, _WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 _LM_HEAD, _PROBE = "lm_head.", "probe."

@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional
 
-from igpt_runtime.palette import nearest_clusters
+from igpt_runtime.pictures.palette import nearest_clusters
 
 SIDE = 16  # height and width of a picture, pixels
 N_INKS = 12

@@ -23,7 +23,7 @@ from likelihood import fit_counts, model_nats
 from probe import Pictures, augmented_pictures, fit_probe
 from sampling import Sampling, continue_sequences
 
-from igpt_export.model import ImageGPT
+from igpt_export.model.model import ImageGPT
 
 COUNTED_COPIES = 60  # augmented renderings of every training digit that the count models see
 COMPLETIONS = 6  # of every held-out upper half, for each sampling

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from igpt_export.model import ImageGPT
+from igpt_export.model.model import ImageGPT
 
 _BATCH = 60
 _OUTSIDE = 256  # stands for a neighbour beyond the picture's edge

@@ -8,9 +8,9 @@ import torch
 from likelihood import prepend_sos
 from torch import Tensor
 
-from igpt_export.model import ImageGPT, pooled
+from igpt_export.model.model import ImageGPT, pooled
 from igpt_export.probe.fit import Fit, better, fit_linear
-from igpt_runtime.config import PROTOCOLS
+from igpt_runtime.bundle.config import PROTOCOLS
 
 _BATCH = 60
 _COPIES = 3  # augmented renderings of every training and validation digit, crisp and softened each

@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from train import SNAPSHOTS
 
-from igpt_export.checkpoint import load_checkpoint
+from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_export.export import export_bundle
 from igpt_export.probe.fit import Fit, best_of, fit_layers, fit_linear, standard_error
 from igpt_runtime import (

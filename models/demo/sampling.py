@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from igpt_export.model import ImageGPT
-from igpt_export.sampling import next_token
+from igpt_export.model.model import ImageGPT
+from igpt_export.model.sampling import next_token
 
 _BATCH = 128  # sequences sampled at once
 

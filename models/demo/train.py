@@ -20,8 +20,8 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igpt_export.model import ImageGPT
-from igpt_runtime.config import ImageGPTConfig
+from igpt_export.model.model import ImageGPT
+from igpt_runtime.bundle.config import ImageGPTConfig
 
 N_CLUSTERS = 256
 SNAPSHOTS = (50, 100, 200, 400, 800)  # steps of the first stage after which a snapshot is kept, besides its last

@@ -39,7 +39,7 @@ def write_checkpoint(variant: str, directory: Path) -> None:
     """igpt-export's random weights, seed 0, in Hugging Face layout: what every system is made from."""
     import torch
 
-    from igpt_export.checkpoint import RandomTensors, random_checkpoint
+    from igpt_export.checkpoint.checkpoint import RandomTensors, random_checkpoint
     from igpt_export.writer import write_weights
 
     class Renamed(RandomTensors):

@@ -28,10 +28,10 @@ from compare import FP32_TOLERANCE, TOLERANCES, differences, write_checkpoint  #
 from peers import machine  # noqa: E402
 from readme_table import with_table  # noqa: E402
 
-from igpt_export.config import config_of  # noqa: E402
-from igpt_runtime.bundle import open_bundle  # noqa: E402
-from igpt_runtime.fresh import measure_fresh_process  # noqa: E402
-from igpt_runtime.traffic import ideal_memory  # noqa: E402
+from igpt_export.checkpoint.config import config_of  # noqa: E402
+from igpt_runtime.bench.fresh import measure_fresh_process  # noqa: E402
+from igpt_runtime.bench.traffic import ideal_memory  # noqa: E402
+from igpt_runtime.bundle.bundle import open_bundle  # noqa: E402
 
 RESULTS = HERE / "results" / "sizes.json"
 README = ROOT / "README.md"

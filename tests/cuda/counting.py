@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-import igpt_runtime.session
+import igpt_runtime.engine.session
 from igpt_runtime import GenerationOptions, generate_all, open_session
 
 NAMES = ("captures", "launches", "uploads", "downloads", "captured_copies")
@@ -17,7 +17,7 @@ NAMES = ("captures", "launches", "uploads", "downloads", "captured_copies")
 
 def main(path: str, *requests: str) -> None:
     """Print the counters after every step."""
-    igpt_runtime.session.is_installed = lambda _: False  # both packages are, each in its place
+    igpt_runtime.engine.session.is_installed = lambda _: False  # both packages are, each in its place
     session = open_session(path, device="cuda")
     library = ctypes.CDLL("libcudart.so.13")
     half = np.zeros(session.manifest.config.n_positions // 2, np.int64)

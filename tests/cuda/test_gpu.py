@@ -7,11 +7,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from igpt_runtime import device, names
-from igpt_runtime.cache import new_cache
-from igpt_runtime.device import CUDA
-from igpt_runtime.generate import DecodeStep, GenerationOptions, generate_all, prefill
-from igpt_runtime.session import Session, open_session
+from igpt_runtime.bundle import names
+from igpt_runtime.engine import device
+from igpt_runtime.engine.cache import new_cache
+from igpt_runtime.engine.device import CUDA
+from igpt_runtime.engine.generate import DecodeStep, GenerationOptions, generate_all, prefill
+from igpt_runtime.engine.session import Session, open_session
 
 PRIMER = np.random.default_rng(2).integers(0, 16, 20)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from igpt_export.checkpoint import random_checkpoint
+from igpt_export.checkpoint.checkpoint import random_checkpoint
 from igpt_export.export import export_bundle
-from igpt_export.precision import Precision
-from igpt_runtime import names
+from igpt_export.precision.precision import Precision
+from igpt_runtime.bundle import names
 
 pytestmark = pytest.mark.slow
 

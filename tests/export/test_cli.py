@@ -21,13 +21,13 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 from igpt_export import export
-from igpt_export.checkpoint import Checkpoint
+from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.cli import main
 from igpt_export.writer import bundle_directory
-from igpt_runtime.complete import sample
+from igpt_runtime.engine.generate import GenerationOptions
+from igpt_runtime.engine.session import open_session
 from igpt_runtime.errors import OutputError
-from igpt_runtime.generate import GenerationOptions
-from igpt_runtime.session import open_session
+from igpt_runtime.tasks.complete import sample
 
 Refused = Callable[..., str]
 

@@ -12,14 +12,15 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from igpt_export.checkpoint import load_checkpoint, random_checkpoint
+from igpt_export.checkpoint.checkpoint import load_checkpoint, random_checkpoint
 from igpt_export.cli import main
 from igpt_export.export import export_bundle
-from igpt_export.precision import Precision
+from igpt_export.precision.precision import Precision
+from igpt_runtime.engine.generate import GenerationOptions, generate_all
+from igpt_runtime.engine.session import open_session
 from igpt_runtime.errors import BundleError, OptionError
-from igpt_runtime.features import classify, features
-from igpt_runtime.generate import GenerationOptions, generate_all
-from igpt_runtime.session import open_session
+from igpt_runtime.tasks.classify import classify
+from igpt_runtime.tasks.features import features
 
 
 def test_linked_weights(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path, picture: Path) -> None:
@@ -77,7 +78,7 @@ def test_what_cannot_be_linked(tiny_checkpoint: Path, write_checkpoint: Callable
 def test_a_probe_of_a_linked_bundle(tiny_checkpoint: Path, tmp_path: Path) -> None:
     from igpt_export.probe.bake import bake_probe
     from igpt_export.probe.fit import Linear, Probe
-    from igpt_runtime.bundle import open_bundle
+    from igpt_runtime.bundle.bundle import open_bundle
 
     export_bundle(load_checkpoint(tiny_checkpoint), tmp_path / "bundle", link=True)
     bundle = open_bundle(tmp_path / "bundle")

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from igpt_export.writer import write_weights
-from igpt_runtime.manifest import WEIGHTS_FILE
+from igpt_runtime.bundle.manifest import WEIGHTS_FILE
 
 
 def test_file_is_that_of_safetensors(tmp_path: Path) -> None:

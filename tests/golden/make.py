@@ -223,7 +223,7 @@ def make_checkpoint(directory: Path) -> Path:
 
 
 def main() -> None:
-    from igpt_export.checkpoint import load_checkpoint
+    from igpt_export.checkpoint.checkpoint import load_checkpoint
     from igpt_export.export import export_bundle
 
     with tempfile.TemporaryDirectory() as directory:

@@ -11,9 +11,10 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from igpt_runtime import GenerationOptions, generate_all, names, open_session
-from igpt_runtime.palette import image_to_tokens, tokens_to_image
-from igpt_runtime.random import threefry2x32, uniforms
+from igpt_runtime import GenerationOptions, generate_all, open_session
+from igpt_runtime.bundle import names
+from igpt_runtime.engine.random import threefry2x32, uniforms
+from igpt_runtime.pictures.palette import image_to_tokens, tokens_to_image
 
 GOLDEN = Path(__file__).parent
 CASES = json.loads((GOLDEN / "cases.json").read_text())

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from igpt_runtime import GenerationOptions, generate_all, open_session, tokens_of
-from igpt_runtime.palette import tokens_to_image
+from igpt_runtime.pictures.palette import tokens_to_image
 
 ROOT = Path(__file__).parents[2]
 JS = ROOT / "runtime" / "js"
@@ -61,9 +61,9 @@ def test_fp32_on_all_routes(host: str) -> None:
 @pytest.mark.parametrize("host", ["node", "wasm"])
 def test_int8_whatever_the_number(host: str, tmp_path: Path) -> None:
     """Within a runtime and a route; between them, roundings may differ."""
-    from igpt_export.checkpoint import load_checkpoint
+    from igpt_export.checkpoint.checkpoint import load_checkpoint
     from igpt_export.export import export_bundle
-    from igpt_export.precision import Precision
+    from igpt_export.precision.precision import Precision
 
     bundle = tmp_path / "demo-int8"
     export_bundle(load_checkpoint(ROOT / "models" / "demo"), bundle, Precision("int8", "int8"), embed=True)

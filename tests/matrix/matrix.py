@@ -12,8 +12,8 @@ for directory in (HERE, HERE.parent, HERE.parent / "cuda", HERE.parent / "golden
 import engines  # noqa: E402
 import replay  # noqa: E402
 
-from igpt_runtime import names  # noqa: E402
-from igpt_runtime.manifest import MANIFEST_FILE, PROFILES, Manifest, manifest_from_json  # noqa: E402
+from igpt_runtime.bundle import names  # noqa: E402
+from igpt_runtime.bundle.manifest import MANIFEST_FILE, PROFILES, Manifest, manifest_from_json  # noqa: E402
 
 PRECISIONS = ("fp32", "int8")  # of weights and of the cache
 FUSED, PORTABLE = PROFILES
@@ -29,9 +29,9 @@ Outcomes = dict[str, dict[str, dict[str, float] | str]]
 
 def export(directory: Path, checkpoint: Path, precision: str, profile: str, name: str) -> Path:
     """Export a checkpoint with every graph; returns the bundle."""
-    from igpt_export.checkpoint import load_checkpoint
+    from igpt_export.checkpoint.checkpoint import load_checkpoint
     from igpt_export.export import export_bundle
-    from igpt_export.precision import Precision
+    from igpt_export.precision.precision import Precision
 
     bundle = directory / f"{name}-{precision}-{profile}"
     if not bundle.exists():

@@ -27,9 +27,9 @@ from complete_request import complete_request  # noqa: E402
 from peers import machine  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from igpt_runtime import names  # noqa: E402
-from igpt_runtime.cache import new_cache  # noqa: E402
-from igpt_runtime.random import uniforms  # noqa: E402
+from igpt_runtime.bundle import names  # noqa: E402
+from igpt_runtime.engine.cache import new_cache  # noqa: E402
+from igpt_runtime.engine.random import uniforms  # noqa: E402
 
 DEMO = ROOT / "models" / "demo"
 PICTURE = DEMO / "examples" / "seven.png"

@@ -11,9 +11,9 @@ import numpy as np
 from complete_request import complete_request
 from report import LARGE_SEEDS
 
-from igpt_runtime import names
-from igpt_runtime.cache import Cache, new_cache, share_prefix
-from igpt_runtime.manifest import Manifest
+from igpt_runtime.bundle import names
+from igpt_runtime.bundle.manifest import Manifest
+from igpt_runtime.engine.cache import Cache, new_cache, share_prefix
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_text())

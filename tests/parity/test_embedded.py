@@ -14,16 +14,16 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from igpt_export.checkpoint import load_checkpoint
+from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_export.export import export_bundle
-from igpt_export.pictures import preprocess_graph
-from igpt_export.precision import Precision
+from igpt_export.graphs.pictures import preprocess_graph
+from igpt_export.precision.precision import Precision
 from igpt_export.writer import write_graph
 from igpt_runtime import GenerationOptions, open_session
-from igpt_runtime.config import ImageFormat
-from igpt_runtime.generate import generate_all
-from igpt_runtime.names import TensorSpec
-from igpt_runtime.palette import image_to_tokens, tokens_to_image
+from igpt_runtime.bundle.config import ImageFormat
+from igpt_runtime.bundle.names import TensorSpec
+from igpt_runtime.engine.generate import generate_all
+from igpt_runtime.pictures.palette import image_to_tokens, tokens_to_image
 
 DEMO = Path(__file__).parents[2] / "runtime" / "python" / "igpt_runtime" / "demo"
 PHOTO = load_sample_image("china.jpg")

@@ -11,11 +11,12 @@ import pytest
 import torch
 import transformers
 
-from igpt_export.checkpoint import random_checkpoint
-from igpt_export.config import config_of
-from igpt_runtime import GenerationOptions, generate_all, names, open_session
-from igpt_runtime.cache import new_cache
-from igpt_runtime.generate import DecodeStep
+from igpt_export.checkpoint.checkpoint import random_checkpoint
+from igpt_export.checkpoint.config import config_of
+from igpt_runtime import GenerationOptions, generate_all, open_session
+from igpt_runtime.bundle import names
+from igpt_runtime.engine.cache import new_cache
+from igpt_runtime.engine.generate import DecodeStep
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,11 @@ import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from igpt_export.ops import MICROSOFT
-from igpt_runtime import names
-from igpt_runtime.manifest import WEIGHTS_FILE
-from igpt_runtime.names import TensorSpec
-from igpt_runtime.session import open_session
+from igpt_export.model.ops import MICROSOFT
+from igpt_runtime.bundle import names
+from igpt_runtime.bundle.manifest import WEIGHTS_FILE
+from igpt_runtime.bundle.names import TensorSpec
+from igpt_runtime.engine.session import open_session
 
 TOLERANCE = 1e-5
 GRAPHS = [names.PREFILL, names.DECODE, names.DECODE_SHARED]

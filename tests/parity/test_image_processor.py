@@ -11,7 +11,8 @@ from PIL import Image
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, load_sample_image
 
-from igpt_runtime.palette import image_to_tokens, read_image
+from igpt_runtime.pictures.palette import image_to_tokens
+from igpt_runtime.pictures.reading import read_image
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # transformers' own, at import

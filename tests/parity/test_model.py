@@ -9,9 +9,10 @@ import pytest
 import torch
 import transformers
 
-from igpt_export.checkpoint import load_checkpoint
+from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_export.export import export_bundle
-from igpt_runtime import GenerationOptions, generate_all, names, open_session
+from igpt_runtime import GenerationOptions, generate_all, open_session
+from igpt_runtime.bundle import names
 
 TOLERANCE = 1e-4
 FIELDS: dict[str, dict[str, Any]] = {

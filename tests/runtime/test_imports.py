@@ -24,7 +24,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_modules_are_found() -> None:
-    assert {"igpt_runtime.cli", "igpt_runtime.generate", "igpt_runtime.sheet"} <= set(MODULES)
+    assert {"igpt_runtime.cli", "igpt_runtime.engine.generate", "igpt_runtime.pictures.sheet"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: path.stem)
@@ -67,7 +67,7 @@ def test_importing_the_package_does_not_load_onnxruntime() -> None:
 
 @pytest.mark.parametrize("module", ["session", "cli", "fresh"])
 def test_a_start_does_not_load_what_is_slow_to_import(module: str) -> None:
-    code = f"import igpt_runtime.{module}, sys; igpt_runtime.session.import_onnxruntime()"
+    code = f"import igpt_runtime.{module}, sys; igpt_runtime.engine.session.import_onnxruntime()"
     assert run(f"{code}; print('importlib.metadata' in sys.modules)").stdout == "False\n"
 
 

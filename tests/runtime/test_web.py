@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from igpt_runtime import web
-from igpt_runtime.bundle import open_bundle
+from igpt_runtime.bundle.bundle import open_bundle
 from igpt_runtime.cli import main
 from igpt_runtime.errors import DeviceError
 

@@ -7,9 +7,11 @@ for picture in complete(session, "digit.png", GenerationOptions(n=4, seed=1)).im
     picture.show()
 """
 
-from igpt_runtime.bundle import Bundle, demo_bundle_path, open_bundle
-from igpt_runtime.complete import Completion, complete, images_of, sample, tokens_of
-from igpt_runtime.config import Classifier, ImageFormat, ImageGPTConfig
+from igpt_runtime.bundle.bundle import Bundle, demo_bundle_path, open_bundle
+from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig
+from igpt_runtime.bundle.manifest import Manifest
+from igpt_runtime.engine.generate import GenerationOptions, generate, generate_all
+from igpt_runtime.engine.session import Session, open_session
 from igpt_runtime.errors import (
     BundleError,
     CheckpointError,
@@ -21,12 +23,11 @@ from igpt_runtime.errors import (
     OutputError,
     VerificationError,
 )
-from igpt_runtime.features import classify, features
-from igpt_runtime.generate import GenerationOptions, generate, generate_all
-from igpt_runtime.manifest import Manifest
-from igpt_runtime.palette import read_image
-from igpt_runtime.score import Score, score
-from igpt_runtime.session import Session, open_session
+from igpt_runtime.pictures.reading import read_image
+from igpt_runtime.tasks.classify import classify
+from igpt_runtime.tasks.complete import Completion, complete, images_of, sample, tokens_of
+from igpt_runtime.tasks.features import features
+from igpt_runtime.tasks.score import Score, score
 
 __all__ = [
     "Bundle",

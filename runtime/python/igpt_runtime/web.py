@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from igpt_runtime.bundle import Bundle
+from igpt_runtime.bundle.bundle import Bundle
+from igpt_runtime.bundle.manifest import MANIFEST_FILE
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
-from igpt_runtime.manifest import MANIFEST_FILE
 
 LOOPBACK = "127.0.0.1"
 ORT_WEB = "onnxruntime-web"

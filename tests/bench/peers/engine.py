@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from igpt_runtime import GenerationOptions, generate, generate_all, open_session
-from igpt_runtime.session import Session
+from igpt_runtime import GenerationOptions, generate_all, open_session
+from igpt_runtime.engine import generate
+from igpt_runtime.engine.session import Session
 from peers import workload
 from peers.workload import Completion, Logits, Shape, Tokens
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from igpt_runtime.commands.shared import (
+from igpt_runtime.commands.options import (
     check_stdout,
     crop_option,
     drawing_options,
@@ -19,9 +19,9 @@ from igpt_runtime.commands.shared import (
 from igpt_runtime.console import Command, print_result, token_progress
 
 if TYPE_CHECKING:
-    from igpt_runtime.complete import Completion
-    from igpt_runtime.generate import GenerationOptions
-    from igpt_runtime.session import Session
+    from igpt_runtime.engine.generate import GenerationOptions
+    from igpt_runtime.engine.session import Session
+    from igpt_runtime.tasks.complete import Completion
 
 
 @click.command(cls=Command)
@@ -41,10 +41,10 @@ def complete(
     force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Keep the top of IMAGE and draw the rest, n times."""
-    from igpt_runtime.complete import complete, rows_to_keep
-    from igpt_runtime.drawing import plan_outputs, write_pictures
-    from igpt_runtime.generate import GenerationOptions
-    from igpt_runtime.session import open_session
+    from igpt_runtime.engine.generate import GenerationOptions
+    from igpt_runtime.engine.session import open_session
+    from igpt_runtime.tasks.complete import complete, rows_to_keep
+    from igpt_runtime.tasks.picture_files import plan_outputs, write_pictures
 
     options = GenerationOptions(n, seed, temperature, top_k, top_p)
     stem = "stdin" if image == "-" else Path(image).stem
@@ -74,10 +74,10 @@ def sample(
     scale: int | None, model: str | None, device: str, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Draw n pictures from nothing."""
-    from igpt_runtime.complete import sample
-    from igpt_runtime.drawing import plan_outputs, write_pictures
-    from igpt_runtime.generate import GenerationOptions
-    from igpt_runtime.session import open_session
+    from igpt_runtime.engine.generate import GenerationOptions
+    from igpt_runtime.engine.session import open_session
+    from igpt_runtime.tasks.complete import sample
+    from igpt_runtime.tasks.picture_files import plan_outputs, write_pictures
 
     options = GenerationOptions(n, seed, temperature, top_k, top_p)
     check_stdout(output, as_json)

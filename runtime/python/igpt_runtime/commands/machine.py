@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from igpt_runtime.commands.shared import json_option, model_options
+from igpt_runtime.commands.options import json_option, model_options
 from igpt_runtime.console import Command, print_result
 
 
@@ -20,9 +20,9 @@ def bench(n: int, rounds: int, threads: int | None, model: str | None, device: s
     """Time a bundle on this machine, and verify the tokens it draws meanwhile."""
     from dataclasses import asdict
 
-    from igpt_runtime.bench import benchmark
+    from igpt_runtime.bench.bench import benchmark
+    from igpt_runtime.bench.report import as_text
     from igpt_runtime.console import stages
-    from igpt_runtime.report import as_text
 
     with stages("benchmark") as show:
         result = benchmark(model, device=device, threads=threads, n=n, rounds=rounds, show=show)
@@ -34,8 +34,8 @@ def bench(n: int, rounds: int, threads: int | None, model: str | None, device: s
 @json_option
 def info(model: str | None, device: str, as_json: bool) -> None:
     """Describe a bundle."""
-    from igpt_runtime.info import describe
-    from igpt_runtime.session import open_session
+    from igpt_runtime.engine.session import open_session
+    from igpt_runtime.tasks.info import describe
 
     session = open_session(model, device=device)
     rows, record = describe(session, start=device == "cuda")
@@ -56,7 +56,7 @@ def web(models: tuple[str, ...], port: int, opens: bool, onnxruntime_web: Path |
     """Serve a page on this machine that completes and classifies pictures in the browser. Ctrl-C ends it."""
     import webbrowser
 
-    from igpt_runtime.bundle import open_bundle
+    from igpt_runtime.bundle.bundle import open_bundle
     from igpt_runtime.web import LOOPBACK, find_onnxruntime_web, server
 
     bundles = [open_bundle(model) for model in models or (None,)]

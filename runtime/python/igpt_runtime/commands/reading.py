@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from igpt_runtime.commands.shared import (
+from igpt_runtime.bundle.config import PROTOCOLS
+from igpt_runtime.commands.options import (
     SOME_BROKEN,
     check_stdout,
     crop_option,
@@ -21,7 +22,6 @@ from igpt_runtime.commands.shared import (
     pictures_of,
     skip_broken_option,
 )
-from igpt_runtime.config import PROTOCOLS
 from igpt_runtime.console import Command, print_result, token_progress
 
 _LISTED = 20  # scores that are shown one by one
@@ -34,8 +34,8 @@ _LISTED = 20  # scores that are shown one by one
 @json_option
 def classify(images: tuple[str, ...], crop: bool, model: str | None, device: str, as_json: bool) -> None:
     """Name what each of IMAGES shows, with probabilities."""
-    from igpt_runtime.features import classify
-    from igpt_runtime.session import open_session
+    from igpt_runtime.engine.session import open_session
+    from igpt_runtime.tasks.classify import classify
 
     session = open_session(model, device=device)
     probabilities = classify(session, pictures_of(images), crop=crop)
@@ -86,11 +86,11 @@ def features(
 
     An interrupted run leaves OUTPUT.partial, and the same command goes on where it ended.
     """
-    from igpt_runtime.feature_files import table_suffix, write_features
-    from igpt_runtime.feature_store import FeatureStore, feature_request, file_identity
+    from igpt_runtime.engine.session import open_session
     from igpt_runtime.files import check_writable
-    from igpt_runtime.folder import find_pictures
-    from igpt_runtime.session import open_session
+    from igpt_runtime.pictures.folder import find_pictures
+    from igpt_runtime.tasks.feature_files import table_suffix, write_features
+    from igpt_runtime.tasks.feature_store import FeatureStore, feature_request, file_identity
 
     check_stdout(output, as_json)
     table_suffix(output)
@@ -137,11 +137,11 @@ def score(
 
     The paper's protocol: minus the log-likelihood of all pixels behind sos, of pictures cut square.
     """
+    from igpt_runtime.engine.session import open_session
     from igpt_runtime.files import atomic_write, check_writable
-    from igpt_runtime.folder import find_pictures, unique_stems
-    from igpt_runtime.score import as_table, records, score, summary, surprise_map, table_suffix
-    from igpt_runtime.session import open_session
-    from igpt_runtime.sheet import save_image
+    from igpt_runtime.pictures.folder import find_pictures, unique_stems
+    from igpt_runtime.pictures.sheet import save_image
+    from igpt_runtime.tasks.score import as_table, records, score, summary, surprise_map, table_suffix
 
     suffix = "" if output is None else table_suffix(output)
     found = find_pictures(images)

@@ -1,0 +1,228 @@
+"""Shows pictures to the float model and notes what it computes, for the scales of quantised layers and caches."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from igpt_export.checkpoint.checkpoint import Checkpoint
+from igpt_export.model.blockwise import states_by_block, unloaded_model
+from igpt_export.model.model import Attention, Conv1D, ImageGPT, RMSNorm, States, pooled
+from igpt_runtime.errors import ImageError, OptionError
+from igpt_runtime.pictures.folder import find_pictures
+from igpt_runtime.pictures.palette import image_to_tokens
+from igpt_runtime.pictures.reading import read_image
+
+Array = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int64]
+
+# 8 x 8 pictures of 16 x 16: the upper half training digits of the demo model, the lower half digits it has not seen.
+_DIGITS = Path(__file__).with_name("calibration.png")
+_SIDE = 16
+_TOKENS = 8192  # of calibration pictures, about: more change the scales of a layer very little
+HELD_OUT_TOKENS = 4096  # of those held out, about; and of calibration pictures, how many are measured as well
+_WORK = 5e12  # tokens times weights of one kind of pictures: minutes on a few cores, whatever the size of the model
+_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures as tokens, int64 [pictures, n_positions]; those held out take no part in calibration."""
+
+    calibration: Tokens
+    held_out: Tokens
+    source: str  # what they are, for the certificate
+
+
+@dataclass(eq=False)
+class Observation:
+    """Extremes over all calibration pictures, positions and rows; filled by `observe`."""
+
+    inputs: dict[str, tuple[float, float]] = field(default_factory=dict)  # by linear layer: least and largest input
+    power: dict[str, Tensor] = field(default_factory=dict)  # by linear layer: relative mean square of inputs [n_in]
+    keys: dict[int, Tensor] = field(default_factory=dict)  # by block: largest absolute key [n_head, head_dim]
+    values: dict[int, Tensor] = field(default_factory=dict)  # likewise
+    largest: dict[int, float] = field(default_factory=dict)  # by block: largest absolute activation or residual sum
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a model computes of some pictures whose tokens follow sos."""
+
+    logits: Array | None  # float32 [pictures, n_positions, n_clusters]; None without a language-model head
+    features: Array  # float32 [pictures, n_layer + 1, n_embd]: every hidden state's mean over positions
+    class_logits: Array | None  # float32 [pictures, n_labels]; None without a classifier
+
+    def of(self, rows: slice | npt.NDArray[np.int64]) -> "Outputs":
+        """Those of some of the pictures."""
+        logits, class_logits = (None if part is None else part[rows] for part in (self.logits, self.class_logits))
+        return Outputs(logits, self.features[rows], class_logits)
+
+    @staticmethod
+    def together(parts: Sequence["Outputs"]) -> "Outputs":
+        """Those of one model for all of the pictures that the parts are of."""
+        logits = [part.logits for part in parts if part.logits is not None]
+        class_logits = [part.class_logits for part in parts if part.class_logits is not None]
+        return Outputs(
+            np.concatenate(logits) if logits else None,
+            np.concatenate([part.features for part in parts]),
+            np.concatenate(class_logits) if class_logits else None,
+        )
+
+
+def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:
+    """The user's pictures in `directory`, or the embedded digits, in the checkpoint's size and colours.
+
+    Every second picture of a directory, in the order of names, is held out.
+
+    Raises:
+        OptionError: there is no such directory, or it holds fewer than two pictures.
+        ImageError: a picture cannot be read.
+    """
+    form = checkpoint.image_format
+    config = checkpoint.config
+    weights = config.n_layer * config.n_embd * (4 * config.n_embd + 2 * config.inner_dim)
+    counts = [max(1, int(min(n, _WORK / weights)) // config.n_positions) for n in (_TOKENS, HELD_OUT_TOKENS)]
+    calibration, held_out = (
+        np.stack([image_to_tokens(i, form.clusters, form.height, form.width, resample=form.resample) for i in images])
+        for images in (_digits(*counts) if directory is None else _pictures_in(directory, *counts))
+    )
+    kind = "handwritten digits" if directory is None else f"pictures of {directory.resolve().name}"
+    return Pictures(calibration, held_out, f"{len(calibration) + len(held_out)} {kind}")
+
+
+def _digits(calibration: int, held_out: int) -> tuple[Iterable[Image.Image], Iterable[Image.Image]]:
+    """Up to so many of either kind."""
+    sheet = read_image(_DIGITS)
+    corners = [(x, y) for y in range(0, sheet.height, _SIDE) for x in range(0, sheet.width, _SIDE)]
+    digits = [sheet.crop((x, y, x + _SIDE, y + _SIDE)) for x, y in corners]
+    half = len(digits) // 2
+    return digits[:half][:calibration], digits[half:][:held_out]
+
+
+def _pictures_in(
+    directory: Path, calibration: int, held_out: int
+) -> tuple[Iterable[Image.Image], Iterable[Image.Image]]:
+    """Up to so many of either kind, each read when it is needed."""
+    remedy = "give --calibration a directory of at least 2 pictures, one for calibration and one held out"
+    if not directory.is_dir():
+        raise OptionError(f"{directory} is no directory; {remedy}")
+    try:
+        paths = find_pictures([str(directory)])
+    except ImageError as error:
+        raise OptionError(f"--calibration: {error}; {remedy}") from error
+    if len(paths) < 2:
+        raise OptionError(f"{directory} holds one picture; {remedy}")
+    return _read(_evenly(paths[::2], calibration)), _read(_evenly(paths[1::2], held_out))
+
+
+def _read(paths: Sequence[str]) -> Iterator[Image.Image]:
+    for path in paths:
+        try:
+            yield read_image(path)
+        except ImageError as error:
+            raise ImageError(f"--calibration: {error}") from error
+
+
+def _evenly(paths: Sequence[str], most: int) -> list[str]:
+    """Up to `most`, evenly over the names: directories are often sorted by what the pictures show."""
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), most)).round().astype(int)]
+
+
+def shifted(tokens: Tokens, sos: int) -> Tokens:
+    """The inputs whose logits predict `tokens`: sos, then all but the last. int64 [pictures, n_positions]."""
+    return np.concatenate([np.full((len(tokens), 1), sos, np.int64), tokens[:, :-1]], axis=1)
+
+
+@torch.no_grad()
+def observe(
+    checkpoint: Checkpoint, pictures: Pictures, progress: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[Observation, Outputs]:
+    """Run the float model over all pictures.
+
+    Returns what it computed inside of the calibration pictures, and its outputs for all, calibration pictures first.
+    progress: called with the number of blocks done and of all, counting both kinds of pictures.
+    """
+    model = unloaded_model(checkpoint.config, checkpoint.tensors)
+    observation = Observation()
+    hooks = _hooks(model, observation)
+    half = checkpoint.config.n_layer + 1
+    calibration = _outputs(model, checkpoint, pictures.calibration, lambda block: progress(block, 2 * half))
+    for hook in hooks:
+        hook.remove()
+    held_out = _outputs(model, checkpoint, pictures.held_out, lambda block: progress(half + block, 2 * half))
+    return observation, Outputs.together([calibration, held_out])
+
+
+def _outputs(model: ImageGPT, checkpoint: Checkpoint, tokens: Tokens, progress: Callable[[int], None]) -> Outputs:
+    """What an unloaded model computes of pictures; progress: called with the number of blocks that are done."""
+    shifted_tokens = torch.from_numpy(shifted(tokens, checkpoint.config.sos))
+    inputs = [shifted_tokens[first : first + _BATCH] for first in range(0, len(tokens), _BATCH)]
+    last: list[Tensor] = []
+    hidden_means, normed_means = [], []
+    for block, states in enumerate(states_by_block(model, checkpoint.tensors, inputs), start=1):
+        last = [hidden for hidden, _ in states]
+        hidden_means.append(torch.cat([pooled([hidden]) for hidden, _ in states]))
+        normed_means.append(torch.cat([pooled([normed]) for _, normed in states]))
+        progress(block)
+    logits = None if model.lm_head is None else torch.cat([model.lm_head(state) for state in last]).numpy()
+    class_logits = None
+    if checkpoint.classifier is not None:  # which reads means, here as states of a single position
+        means = States(hidden_means[-1], hidden_means, normed_means, [])
+        class_logits = model.class_logits(means, checkpoint.classifier).numpy()
+    return Outputs(logits, torch.cat(hidden_means, dim=1).numpy(), class_logits)
+
+
+def _hooks(model: nn.Module, observation: Observation) -> list[torch.utils.hooks.RemovableHandle]:
+    """Watch the inputs of all linear layers, and the keys and values of all blocks."""
+    handles = []
+    last = len(model.get_submodule("h")._modules) - 1  # the final norm's input is what it puts out
+    for name, module in model.named_modules():
+        if isinstance(module, Conv1D):
+            handles.append(module.register_forward_hook(_watch_linear(observation, name)))
+        if isinstance(module, RMSNorm):
+            block = int(name.split(".")[1]) if name.startswith("h.") else last
+            handles.append(module.register_forward_hook(_watch_sum(observation, block)))
+        if isinstance(module, Attention):
+            block = int(name.split(".")[1])
+            handles.append(module.c_attn.register_forward_hook(_watch_cache(observation, block, module.n_head)))
+    return handles
+
+
+def _watch_linear(observation: Observation, name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+    block = int(name.split(".")[1])
+
+    def watch(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        low, high = observation.inputs.get(name, (0.0, 0.0))
+        least, most = (float(t) for t in torch.aminmax(inputs[0]))
+        observation.inputs[name] = min(low, least), max(high, most)
+        power = inputs[0].square().flatten(0, 1).mean(0)
+        observation.power[name] = (observation.power[name] + power) if name in observation.power else power
+        largest = max(-least, most, float(output.abs().amax()))
+        observation.largest[block] = max(observation.largest.get(block, 0.0), largest)
+
+    return watch
+
+
+def _watch_sum(observation: Observation, block: int) -> Callable[[nn.Module, tuple[Tensor, ...], Any], None]:
+    def watch(_: nn.Module, __: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        observation.largest[block] = max(observation.largest.get(block, 0.0), float(output[1].abs().amax()))
+
+    return watch
+
+
+def _watch_cache(
+    observation: Observation, block: int, n_head: int
+) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+    def watch(_: nn.Module, __: tuple[Tensor], qkv: Tensor) -> None:
+        _, key, value = qkv.abs().flatten(0, 1).amax(0).view(3, n_head, -1)
+        for seen, now in ((observation.keys, key), (observation.values, value)):
+            seen[block] = torch.maximum(seen[block], now) if block in seen else now
+
+    return watch

@@ -1,0 +1,106 @@
+"""Compares a written bundle with torch."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from igpt_export.model.blockwise import states_by_block, unloaded_model
+from igpt_export.model.model import States, mean, pooled
+from igpt_export.precision.precision import Precision
+from igpt_export.verify.block_graph import BlockGraph
+from igpt_export.verify.pictures import verify_picture_graphs
+from igpt_export.verify.stepping import run_steps
+from igpt_export.verify.tolerance import check_difference, check_equal, tolerance_of
+from igpt_runtime.bundle import names
+from igpt_runtime.bundle.bundle import open_bundle
+from igpt_runtime.bundle.config import Classifier, ImageGPTConfig
+from igpt_runtime.bundle.manifest import Manifest
+from igpt_runtime.engine.cache import Slots
+
+Array = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int64]
+
+_SEQUENCE = 64  # positions compared
+_STEPS = 8  # of them, how many the decode graph takes one by one
+_ROWS = 2  # compared, which differ in these: all that comes before is one prefix for the decode graphs to share
+
+
+def verify_bundle(
+    directory: Path, tensors: Mapping[str, Tensor], config: ImageGPTConfig, classifier: Classifier | None,
+    precision: Precision, progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, float]:  # fmt: skip
+    """Run the bundle in `directory` on ONNX Runtime and its tensors, as stored there, in torch, on the same tokens.
+
+    Returns the largest absolute difference of logits (of features where there is no language-model head) for prefill,
+    decode and shared-prefix decode, with what was compared. progress: called with the number of layers of a graph that
+    are done, and of all.
+
+    Raises:
+        VerificationError: a difference is above tolerance, or is not a number.
+    """
+    manifest = open_bundle(directory).manifest
+    sequence = min(_SEQUENCE, config.n_positions)
+    split = max(sequence - _STEPS, min(1, sequence - 1))
+    tokens = np.random.default_rng(0).integers(0, config.n_clusters, (_ROWS, sequence))
+    tokens[:, 0] = config.sos
+    tokens[1:, :split] = tokens[0, :split]
+    expected = _reference(tensors, config, classifier, precision, tokens)
+    decodes = names.DECODE in manifest.graphs
+    present = names.present_names(config) if decodes and split else []
+    graph = BlockGraph(directory / manifest.graphs[names.PREFILL].file)
+    (outputs,) = graph.run([{names.INPUT_IDS: tokens}], [*expected, *present], progress=progress)
+    differences = [check_difference(expected[name], outputs[name], name, precision) for name in expected]
+    report = {
+        "prefill_max_abs_diff": differences[0],
+        "tolerance": tolerance_of(precision),
+        "sequence": float(sequence),
+    }
+    slots = [outputs.pop(name)[:1, :, :split].copy() for name in present]
+    for name in (names.DECODE, names.DECODE_SHARED):
+        if name in manifest.graphs and (split or name == names.DECODE):
+            stepped = BlockGraph(directory / manifest.graphs[name].file)
+            logits = _stepped(stepped, manifest, name, tokens[:, split:], slots, progress)
+            report[f"{name}_max_abs_diff"] = check_difference(
+                expected[names.LOGITS][:, split:], logits, f"{name} logits", precision
+            )
+    verify_picture_graphs(directory, manifest, precision)
+    return report
+
+
+@torch.no_grad()
+def _reference(
+    tensors: Mapping[str, Tensor], config: ImageGPTConfig, classifier: Classifier | None, precision: Precision,
+    tokens: Tokens,
+) -> dict[str, Array]:  # fmt: skip
+    """What torch makes of the tensors; logits first, if the model has them."""
+    model = unloaded_model(config, tensors, linear=precision.linear, int8_cache=precision.kv_cache == "int8")
+    means: list[tuple[Tensor, Tensor]] = []
+    last = torch.empty(0)
+    for ((hidden, normed),) in states_by_block(model, tensors, [torch.from_numpy(tokens)]):
+        last = hidden
+        means.append((mean(hidden), mean(normed)))  # all that the heads but the first read
+    states = States(last, [hidden for hidden, _ in means], [normed for _, normed in means], [])
+    expected = {} if model.lm_head is None else {names.LOGITS: model.lm_head(states.last)}
+    expected |= {names.FEATURES: pooled(states.hidden), names.NORMED_FEATURES: pooled(states.normed)}
+    if classifier is not None:
+        expected[names.CLASS_LOGITS] = model.class_logits(states, classifier)
+    return {name: value.numpy() for name, value in expected.items()}
+
+
+def _stepped(
+    graph: BlockGraph, manifest: Manifest, name: str, inputs: Tokens, slots: Slots,
+    progress: Callable[[int, int], None],
+) -> Array:  # fmt: skip
+    """Feed `inputs` [rows, steps] to a decode graph one by one, after `slots`; logits [rows, steps, n_clusters].
+
+    Raises VerificationError if at temperature 0 the graph does not draw the likeliest token.
+    """
+    shared = name == names.DECODE_SHARED
+    found = run_steps(graph, manifest, inputs, slots, shared=shared, temperature=0.0, progress=progress)
+    logits = np.stack([step[names.LOGITS] for step in found], axis=1)
+    check_equal(np.concatenate([step[names.NEXT_IDS] for step in found], axis=1), logits.argmax(-1), name)
+    return logits

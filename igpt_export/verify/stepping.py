@@ -1,0 +1,60 @@
+"""Steps of a written decode graph whose tokens are known beforehand, run block by block."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from igpt_export.verify.block_graph import BlockGraph
+from igpt_runtime.bundle import names
+from igpt_runtime.bundle.config import ImageGPTConfig
+from igpt_runtime.bundle.manifest import Manifest
+from igpt_runtime.engine.cache import Slots, new_own_slots, new_slots, prefix_of
+
+Array = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int64]
+
+
+def prefilled_slots(prefill: BlockGraph, config: ImageGPTConfig, inputs: Tokens) -> Slots:
+    """The cache after `inputs` [sequence], of one row, in order; no arrays for no inputs."""
+    if not inputs.size:
+        return []
+    present = names.present_names(config)
+    (found,) = prefill.run([{names.INPUT_IDS: inputs[None]}], present)
+    return [found[name] for name in present]
+
+
+def run_steps(
+    graph: BlockGraph, manifest: Manifest, inputs: Tokens, slots: Slots, *, shared: bool, temperature: float,
+    draws: Array | None = None, progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, npt.NDArray[Any]]]:  # fmt: skip
+    """Feed `inputs` [rows, steps] to a decode graph one by one, after `slots` of one row that all rows begin with.
+
+    shared: whether the graph is the one whose rows share these slots; draws: uniforms [rows, steps], 0 if None;
+    progress: called with the number of layers done and of all. Returns logits and drawn tokens of every step.
+    """
+    config, rows, first = manifest.config, len(inputs), slots[0].shape[2] if slots else 0
+    past = names.past_names(config)
+    begin = dict(zip(past, slots, strict=True)) if slots else {}
+    prefix = dict(zip(names.prefix_names(config), prefix_of(slots), strict=True)) if shared else {}
+
+    def state(past_name: str) -> npt.NDArray[Any]:
+        # Of one tensor at a time: those of all layers would be the most that an export holds.
+        return new_own_slots(manifest, rows, first) if shared else new_slots(manifest, rows, begin.get(past_name))
+
+    draws = np.zeros(inputs.shape, np.float32) if draws is None else draws
+    steps: list[dict[str, npt.NDArray[Any]]] = [
+        {
+            **prefix,
+            names.INPUT_IDS: inputs[:, i : i + 1],
+            names.PAST_LENGTH: np.array(first + i),
+            names.UNIFORM: draws[:, i],
+            names.TEMPERATURE: np.array(temperature, np.float32),
+            names.TOP_K: np.array(0),
+            names.TOP_P: np.array(1, np.float32),
+        }
+        for i in range(inputs.shape[1])
+    ]
+    carried = dict(zip(past, names.present_names(config), strict=True))
+    return graph.run(steps, [names.LOGITS, names.NEXT_IDS], carried=carried, state=state, progress=progress)

@@ -1,0 +1,221 @@
+"""The manifest: what a bundle's `manifest.json` says, as a dataclass, read with every field checked."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from igpt_runtime.bundle import names
+from igpt_runtime.bundle.config import PROTOCOLS, Classifier, ImageFormat, ImageGPTConfig
+from igpt_runtime.bundle.names import TensorSpec, graph_specs
+from igpt_runtime.errors import BundleError
+
+FORMAT_VERSION = 6
+SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
+MANIFEST_FILE = "manifest.json"
+WEIGHTS_FILE = "weights.safetensors"
+# Of one comparison in a certificate, after the number of its pictures: Loss, Shift of igpt_export.verify.certificate.
+_LOSS_FIELDS = ("nats_per_token_fp32", "nats_per_token", "increase", "kl_divergence", "top1_agreement")
+_CLASS_FIELDS = ("kl_divergence", "top1_agreement")
+PROFILES = ("fused", "portable")
+PRECISIONS = ("fp32", "int8", "int4", "fp16")
+CACHE_DTYPES = {"fp32": "float32", "int8": "int8", "fp16": "float16"}
+
+
+@dataclass(frozen=True)
+class GraphRecord:
+    """One graph of the bundle."""
+
+    file: str  # name of its .onnx file
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a file of the bundle must be."""
+
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """Everything a runtime must know about a bundle before it opens a graph."""
+
+    name: str
+    precision: str  # of the blocks' matrices: fp32, int8, int4; fp16: of everything
+    kv_cache: str  # precision of the cache: fp32, int8; fp16 if `precision` is
+    profile: str  # fused: graphs of ONNX Runtime's operators, each with a portable body; portable: of standard ones
+    opset: int
+    config: ImageGPTConfig
+    image_format: ImageFormat
+    classifier: Classifier | None
+    graphs: Mapping[str, GraphRecord]
+    files: Mapping[str, FileRecord]  # every file of the bundle but the manifest
+    source: Mapping[str, str | None]  # checkpoint and its sha256
+    tools: Mapping[str, str]  # versions that made the bundle
+    verification: Mapping[str, float]  # the exporter's own comparison; see igpt_export.verify.bundle
+    certificate: Mapping[str, Any] | None = (
+        None  # what the precision costs, None for fp32; see igpt_export.verify.certificate
+    )
+
+    @property
+    def cache_dtype(self) -> str:
+        """NumPy's name of the cache's type."""
+        return CACHE_DTYPES[self.kv_cache]
+
+
+def manifest_to_json(manifest: Manifest) -> str:
+    """The text of `manifest.json`."""
+    record = dataclasses.asdict(manifest)
+    # float32 values print shortest as float32: float(str(x)) reads back as the same float32.
+    record["image_format"]["clusters"] = [[float(str(c)) for c in row] for row in manifest.image_format.clusters]
+    versions = {"format_version": FORMAT_VERSION, "sampling_version": SAMPLING_VERSION, "sos": manifest.config.sos}
+    return json.dumps({**versions, **record}, indent=1) + "\n"
+
+
+def manifest_from_json(text: str, where: str) -> Manifest:
+    """Parse `manifest.json`.
+
+    Raises:
+        BundleError: it is not JSON, is of another format version, or lacks a field; `where` is the path it names.
+    """
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{where} is not valid JSON ({error}); export the bundle again") from error
+    if not isinstance(record, dict):
+        raise BundleError(f"{where} is not a JSON object; export the bundle again")
+    for key, known in (("format_version", FORMAT_VERSION), ("sampling_version", SAMPLING_VERSION)):
+        version = record.get(key)
+        if version != known:
+            raise BundleError(
+                f"{where} has {key} {version!r}, this igpt-run reads {known}; "
+                "install the matching igpt-onnx or export the bundle again"
+            )
+    try:
+        return _manifest(record)
+    except KeyError as error:
+        raise BundleError(f"{where} lacks the field {error}; export the bundle again") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BundleError(f"{where} has a malformed field ({error}); export the bundle again") from error
+
+
+def _manifest(record: dict[str, Any]) -> Manifest:
+    config = _config(record["config"])
+    image = record["image_format"]
+    clusters = np.asarray(image["clusters"], np.float32)
+    if clusters.shape != (config.n_clusters, 3):
+        raise ValueError(f"image_format.clusters has shape {clusters.shape}, expected ({config.n_clusters}, 3)")
+    if not np.isfinite(clusters).all():
+        raise ValueError("image_format.clusters holds a number that is not finite")
+    if image["height"] < 1 or image["height"] * image["width"] != config.n_positions:
+        raise ValueError(f"image_format {image['height']}x{image['width']} is not config.n_positions")
+    classifier = None if record["classifier"] is None else _classifier(record["classifier"], config)
+    graphs = {name: _graph(graph) for name, graph in record["graphs"].items()}
+    kv_cache = record["kv_cache"]
+    if kv_cache not in CACHE_DTYPES:
+        raise ValueError(f"kv_cache is {kv_cache!r}, not one of {', '.join(CACHE_DTYPES)}")
+    form = ImageFormat(int(image["height"]), int(image["width"]), clusters, int(image["resample"]))
+    _check_graphs(graphs, config, form, 0 if classifier is None else len(classifier.labels), CACHE_DTYPES[kv_cache])
+    if record["profile"] not in PROFILES:
+        raise ValueError(f"profile is {record['profile']!r}, not one of {', '.join(PROFILES)}")
+    if record["precision"] not in PRECISIONS:
+        raise ValueError(f"precision is {record['precision']!r}, not one of {', '.join(PRECISIONS)}")
+    if (record["precision"] == "fp16") != (kv_cache == "fp16"):
+        raise ValueError(f"precision {record['precision']} with kv_cache {kv_cache}: fp16 is that of both")
+    if kv_cache == "fp16" and names.DECODE_SHARED in graphs:
+        raise ValueError(f"graphs.{names.DECODE_SHARED} is not a graph of fp16")
+    return Manifest(
+        name=str(record["name"]),
+        precision=str(record["precision"]),
+        kv_cache=str(kv_cache),
+        profile=str(record["profile"]),
+        opset=int(record["opset"]),
+        config=config,
+        image_format=form,
+        classifier=classifier,
+        graphs=graphs,
+        files={name: FileRecord(int(file["size"]), str(file["sha256"])) for name, file in record["files"].items()},
+        source={key: _text(record["source"][key]) for key in ("checkpoint", "sha256")},
+        tools=dict(record["tools"]),
+        verification={key: float(value) for key, value in record["verification"].items()},
+        certificate=_certificate(record["certificate"]),
+    )
+
+
+def _classifier(record: Any, config: ImageGPTConfig) -> Classifier:
+    classifier = Classifier(tuple(map(str, record["labels"])), tuple(record["layers"]), record["protocol"])
+    if not classifier.layers or not all(type(i) is int and 0 <= i <= config.n_layer for i in classifier.layers):
+        raise ValueError(f"classifier.layers {record['layers']} are not 0 .. {config.n_layer}")
+    if classifier.protocol not in PROTOCOLS:
+        raise ValueError(f"classifier.protocol is {classifier.protocol!r}, not one of {', '.join(PROTOCOLS)}")
+    return classifier
+
+
+def _certificate(record: Any) -> Mapping[str, Any] | None:
+    """The precision certificate, with every figure a runtime shows. Raises as a malformed field does."""
+    if record is None:
+        return None
+    losses = {
+        graph: None if record[graph] is None else _by_part(record[graph], _loss) for graph in ("prefill", "decode")
+    }
+    return {
+        "pictures": str(record["pictures"]),
+        **losses,
+        "features": _by_part(record["features"], _shift),
+        "largest_activation": [float(value) for value in record["largest_activation"]],
+    }
+
+
+def _by_part(record: Any, figures: Callable[[Any], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {part: figures(record[part]) for part in ("calibration", "held_out")}
+
+
+def _loss(record: Any) -> dict[str, Any]:
+    return {"pictures": int(record["pictures"]), **{name: float(record[name]) for name in _LOSS_FIELDS}}
+
+
+def _shift(record: Any) -> dict[str, Any]:
+    classes = {name: None if record[name] is None else float(record[name]) for name in _CLASS_FIELDS}
+    return {"pictures": int(record["pictures"]), "features_error": float(record["features_error"]), **classes}
+
+
+def _check_graphs(
+    graphs: Mapping[str, GraphRecord], config: ImageGPTConfig, form: ImageFormat, n_labels: int, cache_dtype: str
+) -> None:
+    """Compare the graphs' inputs and outputs with those of a model of this configuration."""
+    lm_head = any(spec.name == names.LOGITS for spec in graphs[names.PREFILL].outputs)
+    expected = graph_specs(config, form, lm_head=lm_head, n_labels=n_labels, cache_dtype=cache_dtype)
+    for name, graph in graphs.items():
+        if name in expected and (list(graph.inputs), list(graph.outputs)) != expected[name]:
+            raise ValueError(f"graphs.{name} is not the graph of this config and classifier")
+
+
+def _config(record: dict[str, Any]) -> ImageGPTConfig:
+    for field in dataclasses.fields(ImageGPTConfig):
+        value = record[field.name]
+        allowed: Any = int | float if field.type is float else field.type
+        if not isinstance(value, allowed) or (isinstance(value, bool) and field.type is not bool):
+            raise TypeError(f"config.{field.name} is {value!r}")
+        if isinstance(value, int | float) and field.type is not bool and not value > 0:
+            raise ValueError(f"config.{field.name} is {value}")
+    return ImageGPTConfig(**record)
+
+
+def _graph(record: dict[str, Any]) -> GraphRecord:
+    inputs, outputs = (
+        tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in record[key])
+        for key in ("inputs", "outputs")
+    )
+    return GraphRecord(str(record["file"]), inputs, outputs)
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value

@@ -1,0 +1,220 @@
+"""The generation loop: prefill once, share what was given among n samples, decode token by token."""
+
+import math
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from igpt_runtime.bundle import names
+from igpt_runtime.bundle.config import ImageGPTConfig
+from igpt_runtime.engine.cache import Cache, Slots, new_cache, share_prefix, shares_prefix
+from igpt_runtime.engine.device import CUDA, CudaTensors, HostTensors
+from igpt_runtime.engine.memory import rows_at_once
+from igpt_runtime.engine.random import uniforms
+from igpt_runtime.engine.session import Session, import_onnxruntime
+from igpt_runtime.errors import OptionError
+
+Tokens = npt.NDArray[np.int64]
+
+_MAX_N = 1 << 16  # samples of one request: a bound on the memory it takes, far above any use
+_FLOAT32 = np.finfo(np.float32)
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """One request for samples."""
+
+    n: int = 8  # how many
+    seed: int = 0  # 0 .. 2**64 - 1; the same seed gives the same tokens
+    temperature: float = 1.0  # divides the logits; 0 always takes the likeliest token
+    top_k: int = 0  # draw among the k likeliest tokens only; 0 is off
+    top_p: float = 1.0  # draw among the likeliest tokens that reach this probability only; 1 is off
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for values out of range."""
+        if not 1 <= self.n <= _MAX_N:
+            raise OptionError(f"n must be 1 .. {_MAX_N}, got {self.n}")
+        if not 0 <= self.seed < 2**64:
+            raise OptionError(f"seed must be in 0 .. 2**64 - 1, got {self.seed}")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise OptionError(f"temperature must be a finite number of at least 0, got {self.temperature}")
+        if self.top_k < 0:
+            raise OptionError(f"top-k must be at least 0 (0 is off), got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise OptionError(f"top-p must be above 0 and at most 1 (1 is off), got {self.top_p}")
+
+
+def generate(
+    session: Session,
+    primer: Tokens,
+    options: GenerationOptions,
+    samples: Sequence[int] | None = None,
+    *,
+    slots: Slots | None = None,
+) -> Iterator[Tokens]:
+    """Stream the tokens that follow `primer`, one int64 [rows] per position up to the last one.
+
+    primer: int64 [length], the first tokens of the picture, without sos; may be empty.
+    samples: indices of the samples to draw, one row each; None is range(options.n). A row depends only on its own
+    index, so drawing some of them later or in another batch gives the same tokens.
+    slots: what `prefill` returned for the same primer, to save doing it again.
+
+    Raises:
+        OptionError: the primer is longer than a picture, or holds something that is not a token.
+        BundleError, DeviceError: a graph cannot be opened; see `Session.graph`.
+    """
+    config = session.manifest.config
+    rows = range(options.n) if samples is None else samples
+    _check_primer(primer, config)
+    positions = range(primer.size, config.n_positions)
+    if not positions:
+        return iter(())
+    draws = uniforms(options.seed, rows, positions)
+    last = primer[-1] if primer.size else config.sos
+    slots = prefill(session, primer) if slots is None else slots
+    return decode(session, last, start_cache(session, slots, len(rows)), positions, draws, options)
+
+
+def _check_primer(primer: Tokens, config: ImageGPTConfig) -> None:
+    if (
+        primer.ndim != 1
+        or (primer.size and primer.dtype.kind not in "iu")
+        or primer.size > config.n_positions
+        or ((primer < 0) | (primer >= config.n_clusters)).any()
+    ):
+        raise OptionError(f"the primer must be at most {config.n_positions} tokens in 0 .. {config.n_clusters - 1}")
+
+
+def prefill(session: Session, primer: Tokens) -> Slots:
+    """The cache of sos and all of `primer` (int64 [length]) but its last token, which the first decode step feeds.
+
+    Returns key and value of every block, [1, n_head, length, head_dim]; no arrays for an empty primer. Whether the
+    weights are whole is known when a decode graph is open.
+    """
+    if not primer.size:
+        return []
+    config = session.manifest.config
+    inputs = np.concatenate([[config.sos], primer[:-1]]).astype(np.int64)
+    return session.run_once(names.PREFILL, names.present_names(config), {names.INPUT_IDS: inputs[None]})
+
+
+def start_cache(session: Session, slots: Slots, rows: int) -> Cache:
+    """A cache for `rows` rows that have all seen `slots`, in the form that is fastest to decode."""
+    if shares_prefix(session.manifest, rows, slots[0].shape[2] if slots else 0):
+        return share_prefix(session.manifest, rows, slots)
+    return new_cache(session.manifest, rows, slots)
+
+
+def decode(
+    session: Session,
+    last: np.int64 | int,
+    cache: Cache,
+    positions: range,
+    draws: npt.NDArray[np.float32],
+    options: GenerationOptions,
+) -> Iterator[Tokens]:
+    """Feed `last` to every row, then each row its own tokens; yields one int64 [rows] per position.
+
+    cache: filled up to the first of `positions`; draws: float32 [rows, positions] in [0, 1).
+    """
+    step = DecodeStep(session, cache, options)
+    del cache  # the step has it, on a device in its own memory
+    tokens = np.full((len(draws), 1), last, np.int64)
+    for column, position in enumerate(positions):
+        tokens = step(tokens, position, draws[:, column])
+        yield tokens[:, 0].copy()
+
+
+class DecodeStep:
+    """A decode graph with everything bound once: past and present are the same buffers, and so are the fed and the
+    drawn token, so that a step copies nothing but its position and its uniforms (and from a device its tokens)."""
+
+    def __init__(
+        self, session: Session, cache: Cache, options: GenerationOptions, *, with_logits: bool = False
+    ) -> None:
+        """with_logits: also keep the logits of each step, for `logits`."""
+        config = session.manifest.config
+        self._tensors = tensors = _tensors(self, session, cache)
+        tensors.bind(names.PAST_LENGTH, np.zeros((), np.int64))
+        tensors.bind(names.UNIFORM, np.zeros(cache.rows, np.float32))
+        # What float32 and int64 cannot hold becomes the nearest that they can.
+        tensors.bind(names.TEMPERATURE, np.array(min(options.temperature, float(_FLOAT32.max)), np.float32))
+        tensors.bind(names.TOP_K, np.array(min(options.top_k, config.n_clusters), np.int64))
+        tensors.bind(names.TOP_P, np.array(options.top_p, np.float32))
+        for name, prefix in zip(names.prefix_names(config), cache.prefix, strict=False):
+            tensors.bind(name, prefix)
+        for past, present, own in zip(names.past_names(config), names.present_names(config), cache.own, strict=True):
+            tensors.bind(past, own, output=present)
+        tensors.bind(names.INPUT_IDS, np.zeros((cache.rows, 1), np.int64), output=names.NEXT_IDS)
+        if with_logits or isinstance(tensors, CudaTensors):  # whose outputs cannot change once they are captured
+            tensors.bind_output(names.LOGITS, np.empty((cache.rows, config.n_clusters), np.float32))
+        self._drawn: Tokens | None = None
+
+    def __call__(self, tokens: Tokens, past_length: int, uniform: npt.NDArray[np.float32]) -> Tokens:
+        """Feed tokens int64 [rows, sequence] at `past_length`; sequence is 1 where rows share a prefix.
+
+        Returns the tokens drawn after the last ones, int64 [rows, 1], in an array that the next step may overwrite.
+        """
+        self._tensors.write(names.PAST_LENGTH, past_length)
+        self._tensors.write(names.UNIFORM, uniform)
+        if tokens.shape[1] > 1:
+            self._tensors.run(tokens)
+        else:
+            if tokens is not self._drawn:  # drawn tokens are where the graph reads them already
+                self._tensors.write(names.INPUT_IDS, tokens)
+            self._tensors.run()
+        drawn: Tokens = self._tensors.read(names.NEXT_IDS)
+        self._drawn = drawn
+        return drawn
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """Logits of the last step's tokens, float32 [rows, n_clusters], in an array the next step may overwrite."""
+        return self._tensors.read(names.LOGITS)
+
+
+def _tensors(step: DecodeStep, session: Session, cache: Cache) -> HostTensors | CudaTensors:
+    """Where a step's tensors live: on the device if the graph and its cache are there, until the step is gone."""
+    graph = session.graph(cache.graph)
+    if session.manifest.precision != "fp16" or graph.get_providers()[0] != CUDA:
+        return HostTensors(import_onnxruntime(), graph)
+    tensors = session.device_tensors.take(graph, cache.rows)
+    weakref.finalize(step, session.device_tensors.give_back, graph, cache.rows, tensors).atexit = False
+    return tensors
+
+
+def generate_all(
+    session: Session,
+    primer: Tokens,
+    options: GenerationOptions,
+    progress: Callable[[int], None] | None = None,
+) -> Tokens:
+    """Whole pictures, int64 [n, n_positions]: the primer and what `generate` adds to it, in batches that fit.
+
+    progress: called after every step with the number of tokens it drew.
+
+    Raises:
+        OptionError: the primer is longer than a picture, or holds something that is not a token.
+        MemoryShortageError: not even one picture fits into the memory there is.
+        BundleError, DeviceError: a graph cannot be opened; see `Session.graph`.
+    """
+    config = session.manifest.config
+    _check_primer(primer, config)
+    at_once = rows_at_once(session.manifest, options.n, primer.size, loaded=session.holds_weights)
+    pictures = np.empty((options.n, config.n_positions), np.int64)
+    pictures[:, : primer.size] = primer
+    if primer.size == config.n_positions:
+        return pictures
+    slots: Slots | None = prefill(session, primer)
+    for first in range(0, options.n, at_once):
+        samples = range(options.n)[first : first + at_once]
+        drawn = generate(session, primer, options, samples, slots=slots)
+        if samples.stop == options.n:
+            slots = None  # the last batch has what it needs of them
+        for position, tokens in enumerate(drawn, start=primer.size):
+            pictures[samples.start : samples.stop, position] = tokens
+            if progress is not None:
+                progress(len(samples))
+    return pictures

@@ -1,0 +1,77 @@
+"""Predicts the memory a request takes, and compares it with what there is, before any of it is taken."""
+
+from pathlib import Path
+
+from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
+from igpt_runtime.engine.cache import cache_bytes
+from igpt_runtime.errors import MemoryShortageError
+
+_MOST_ROWS = 64  # rows decoded at once: more gain nothing on a CPU
+_RESERVE = 256 << 20  # bytes for all else: the interpreter, the runtime, activations
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def rows_at_once(manifest: Manifest, n: int, length: int, *, loaded: bool) -> int:
+    """How many of n pictures are decoded in one batch: as many as gain from it and fit, in batches of like size.
+
+    length: slots of the cache that all rows have in common; loaded: whether the weights are in memory already.
+
+    Raises:
+        MemoryShortageError: not even one picture fits.
+    """
+    rows = min(n, _MOST_ROWS)
+    available = available_memory()
+    if available is not None:
+        weights = 0 if loaded else weights_bytes(manifest)
+        fixed = weights + _RESERVE
+        while rows > 1 and fixed + cache_bytes(manifest, _alike(n, rows), length) > available:
+            rows -= 1
+        cache = cache_bytes(manifest, _alike(n, rows), length)
+        needed = fixed + cache
+        if needed > available:
+            raise MemoryShortageError(
+                f"one picture of {manifest.name} needs {needed / 1e9:.2f} GB of memory "
+                f"({weights / 1e9:.2f} GB weights, {cache / 1e9:.2f} GB cache, "
+                f"{_RESERVE / 1e9:.2f} GB reserve) and {available / 1e9:.2f} GB are available; "
+                "free some, or export with --precision int8 or int4"
+            )
+    return _alike(n, rows)
+
+
+def _alike(n: int, rows: int) -> int:
+    """The rows of n pictures' batches, of up to `rows`, when they are made as alike as they can be."""
+    batches = -(-n // rows)
+    return -(-n // batches)
+
+
+def weights_bytes(manifest: Manifest) -> int:
+    """Size in bytes of the weights, which an opened decode graph holds once."""
+    record = manifest.files.get(WEIGHTS_FILE)
+    return 0 if record is None else record.size  # opening the bundle is what reports that they are missing
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken without swapping, by the system and by the control group; None where neither tells."""
+    found = [amount for amount in (_system_memory(), _group_memory()) if amount is not None]
+    return min(found, default=None)
+
+
+def _system_memory() -> int | None:
+    try:
+        for line in _MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def _group_memory() -> int | None:
+    """What the control group (version 2) of a container leaves; file pages it holds can be given up."""
+    try:
+        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        reclaimable = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return None if limit == "max" else int(limit) - int(used) + int(reclaimable.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,232 @@
+"""An opened bundle: execution provider chosen, graphs opened when first used."""
+
+import contextlib
+import ctypes
+import functools
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from igpt_runtime.bundle.bundle import Bundle, open_bundle
+from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
+from igpt_runtime.bundle.names import DECODE, DECODE_SHARED, POSTPROCESS, PREPROCESS
+from igpt_runtime.bundle.subgraph import part_of
+from igpt_runtime.engine.background import Task
+from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
+from igpt_runtime.errors import BundleError, DeviceError, OptionError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Array = npt.NDArray[Any]
+
+DEVICES = ("auto", "cpu", "cuda")
+_CPU = "CPUExecutionProvider"
+# Graphs that want their weights in the order in which a kernel reads them, which takes memory and time to make.
+_DECODERS = {DECODE, DECODE_SHARED}
+_WITHOUT_WEIGHTS = {PREPROCESS, POSTPROCESS}
+# Prefill reads every weight for hundreds of tokens: it is as fast straight from the mapped file, but for 4 bits.
+_FAST_UNPACKED = {"fp32", "int8"}
+# ONNX Runtime's option for graphs that come without a file.
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+
+
+class Session:
+    """An opened bundle. Graphs are checked and loaded on first use and share one weights file."""
+
+    def __init__(self, bundle: Bundle, device: str, threads: int | None) -> None:
+        """Use `open_session`."""
+        self.bundle = bundle
+        self._ort = import_onnxruntime()
+        self._providers = _providers(device, self._ort.get_available_providers())
+        self._required = CUDA if device == "cuda" else None
+        self._threads = threads
+        self._graphs: dict[str, onnxruntime.InferenceSession] = {}
+        self._paths: dict[str, Path] = {}  # of the graphs that were checked
+        self._weights_checked = False
+        self.device_tensors = DeviceTensors(self._ort)  # of decode steps on a GPU
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle is."""
+        return self.bundle.manifest
+
+    def graph(self, name: str) -> "onnxruntime.InferenceSession":
+        """The ONNX Runtime session of a graph, opened on first use.
+
+        Raises:
+            BundleError: the graph is not in the bundle, or a file is damaged.
+            DeviceError: CUDA was asked for and ONNX Runtime did not start it.
+        """
+        if name not in self._graphs:
+            path = self._checked(name)
+            for other in _DECODERS - {name} if name in _DECODERS else ():
+                self._graphs.pop(other, None)  # each packs the weights: one copy is enough
+            with self._checking_weights(name):
+                graph = self._open(path, name)
+            self._graphs[name] = graph
+        return self._graphs[name]
+
+    def _checked(self, name: str) -> Path:
+        """The file of a graph, after a look at it the first time."""
+        if name not in self._paths:
+            self._paths[name] = self.bundle.graph_path(name)
+        return self._paths[name]
+
+    @contextlib.contextmanager
+    def _checking_weights(self, name: str) -> Iterator[None]:
+        """Compare the weights with their hash while a first graph that has some is opened, before it runs."""
+        if self._weights_checked or name in _WITHOUT_WEIGHTS:
+            yield
+            return
+        self.bundle.find(WEIGHTS_FILE)
+        check = Task(functools.partial(self.bundle.check_file, WEIGHTS_FILE))
+        try:
+            yield
+        finally:
+            check.result()  # of two errors it is this one that tells what is wrong
+        self._weights_checked = True
+
+    @property
+    def holds_weights(self) -> bool:
+        """Whether a decode graph is open, so that the weights are in memory."""
+        return not _DECODERS.isdisjoint(self._graphs)
+
+    def run_once(self, name: str, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+        """Outputs of a graph that is closed again, unless it was open before. Raises as `graph` does.
+
+        What comes of it must not be given away before another graph is opened: only that compares the weights with
+        their hash, which takes as long as packing them for a decode graph and goes on meanwhile.
+        """
+        if name in self._graphs:
+            found: list[Array] = self._graphs[name].run(outputs, inputs)
+            return found
+        self.bundle.find(WEIGHTS_FILE)
+        graph = self._open(self._checked(name), name)
+        found = graph.run(outputs, inputs)
+        del graph
+        return_freed_memory()
+        return found
+
+    @contextlib.contextmanager
+    def part(
+        self, name: str, outputs: Sequence[str], picked: Mapping[str, Sequence[int]] | None = None
+    ) -> Iterator["onnxruntime.InferenceSession"]:
+        """What of a graph computes some outputs; closed afterwards.
+
+        picked: see `igpt_runtime.bundle.subgraph.part_of`. Raises as `graph` does.
+        """
+        path = self._checked(name)
+        try:
+            part = part_of(path.read_bytes(), outputs, picked)
+        except (ValueError, IndexError, KeyError) as error:  # of files of another origin
+            raise BundleError(f"{path} cannot be cut ({error}); export the bundle again") from error
+        with self._checking_weights(name):
+            graph = self._open(path, name, part)
+        yield graph
+
+    def _open(self, path: Path, name: str, part: bytes | None = None) -> "onnxruntime.InferenceSession":
+        """Open the graph in a file, or a part of it, which was made from that file."""
+        options = self._ort.SessionOptions()
+        if part is not None:
+            options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
+        options.log_severity_level = 3
+        on_cpu = self._providers == [_CPU]
+        if name not in _DECODERS:
+            if self.manifest.precision in _FAST_UNPACKED:
+                options.add_session_config_entry("session.disable_prepacking", "1")
+            if on_cpu:  # the kernels that matter are in the graph: looking for others takes as long as all the rest
+                options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        try:
+            # When a provider fails to start, onnxruntime prints that to stdout, where our results go.
+            with contextlib.redirect_stdout(sys.stderr):
+                providers = with_options(self._providers, self.manifest, decodes=name in _DECODERS)
+                session = self._ort.InferenceSession(part or path, options, providers=providers)
+            session.disable_fallback()
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class
+            reason = str(error).splitlines()[0]
+            raise BundleError(f"ONNX Runtime cannot open {path} ({reason}); export the bundle again") from error
+        if self._required and self._required not in session.get_providers():
+            raise DeviceError(
+                "CUDA was asked for but ONNX Runtime could not start it; check the driver, or use --device cpu"
+            )
+        if name in _DECODERS:
+            return_freed_memory()  # packing leaves up to three times the weights' size behind
+        return session
+
+    @property
+    def provider(self) -> str:
+        """The execution provider in use (of the opened graphs; the intended one before any is opened)."""
+        for session in self._graphs.values():
+            return str(session.get_providers()[0])
+        return self._providers[0]
+
+
+def open_session(
+    path: str | os.PathLike[str] | None = None, *, device: str = "auto", threads: int | None = None
+) -> Session:
+    """Open the bundle at `path` (the embedded demo if None) on a device: auto, cpu or cuda.
+
+    threads: threads inside one operator; None leaves ONNX Runtime's choice, one per physical core.
+
+    Raises:
+        BundleError: no bundle at `path`, or a damaged one.
+        DeviceError: no usable onnxruntime, or CUDA asked for where there is none.
+        OptionError: unknown device, or threads below 1.
+    """
+    if device not in DEVICES:
+        raise OptionError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads must be at least 1, got {threads}")
+    return Session(open_bundle(path), device, threads)
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime. Raises DeviceError when it is not installed, or when both distributions are."""
+    if all(is_installed(name) for name in _DISTRIBUTIONS):
+        raise DeviceError(
+            "both onnxruntime and onnxruntime-gpu are installed and overwrite each other; "
+            "run: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'igpt-onnx[cpu]' or 'igpt-onnx[gpu]'"
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DeviceError(
+            f"onnxruntime cannot be imported ({error}); "
+            "run: pip install 'igpt-onnx[cpu]' (or 'igpt-onnx[gpu]' for CUDA)"
+        ) from error
+    return onnxruntime
+
+
+def return_freed_memory() -> None:
+    """Have the C library give freed memory back to the system, where it is glibc; elsewhere nothing."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def is_installed(distribution: str) -> bool:
+    """Whether a distribution, by its name, was installed from a wheel."""
+    # importlib.metadata would tell too, but importing it takes as long as starting the interpreter.
+    prefix = distribution.replace("-", "_") + "-"
+    for entry in sys.path:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(entry or "."):
+                if name.startswith(prefix) and name.endswith(".dist-info"):
+                    return True
+    return False
+
+
+def _providers(device: str, available: list[str]) -> list[str]:
+    if device == "cuda" and CUDA not in available:
+        raise DeviceError(
+            "CUDA was asked for but this onnxruntime has no CUDA provider; "
+            "run: pip uninstall -y onnxruntime, then pip install 'igpt-onnx[gpu]', or use --device cpu"
+        )
+    return [CUDA, _CPU] if device != "cpu" and CUDA in available else [_CPU]

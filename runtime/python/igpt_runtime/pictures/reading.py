@@ -1,0 +1,126 @@
+"""Reads picture files: formats, orientation, transparency and depth, to 8-bit RGB."""
+
+import os
+from io import BytesIO
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from igpt_runtime.errors import ImageError
+
+__all__ = ["Picture", "as_image", "read_image", "to_rgb"]
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+_ORIENTATION = 0x0112  # the EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Picture = Image.Image | str | os.PathLike[str] | BinaryIO | bytes
+
+
+def as_image(picture: Picture) -> Image.Image:
+    """An RGB picture from a PIL image, a path, bytes or a binary stream. Raises ImageError."""
+    return picture if isinstance(picture, Image.Image) else read_image(picture)
+
+
+def read_image(source: str | os.PathLike[str] | BinaryIO | bytes) -> Image.Image:
+    """Read a PNG, JPEG, WebP, GIF (first frame) or BMP picture as 8-bit RGB, upright as its EXIF data says.
+
+    Transparency is laid over white, as viewers and transformers do; colour profiles are not applied. A stream is read
+    from where it stands to its end and left open. Pillow's `MAX_IMAGE_PIXELS` is the limit on size, checked before
+    any pixel is decoded.
+
+    Raises:
+        ImageError: the file cannot be opened, is none of these formats, is damaged or cut short, or is too large.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        name = repr(os.fsdecode(source))
+        stream = _open(source, name)
+    else:
+        name = "the given picture"
+        stream = BytesIO(source if isinstance(source, bytes) else source.read())
+    with stream:
+        return _decode(stream, name)
+
+
+def _open(path: str | os.PathLike[str], name: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name} is a directory; name a picture in it") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageError(f"{name} cannot be opened: {reason}; check the path and its permissions") from error
+
+
+def _decode(stream: BinaryIO, name: str) -> Image.Image:
+    try:
+        image: Image.Image = Image.open(stream, formats=_FORMATS)
+        limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns up to twice this
+        if limit is not None and image.width * image.height > limit:
+            raise Image.DecompressionBombError
+        image.load()
+        picture = to_rgb(_upright(image)).copy()  # free of the file, and below of an orientation already applied
+        picture.info.clear()
+        return picture
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} is not a PNG, JPEG, WebP, GIF or BMP picture; convert it to one of these") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"{name} has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from None
+    except ImageError:
+        raise
+    except Exception as error:  # a decoder given hostile bytes may raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name} is damaged or cut short ({reason}); get a sound copy of it") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # unreadable EXIF data does not make the picture unreadable
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a picture of any Pillow mode to 8-bit RGB; transparency is laid over white.
+
+    16-bit grey levels (modes I;16 and I, 0..65535) are scaled to 0..255, where Pillow's own conversion clips them.
+    Levels of mode F are 0..255 as everywhere in Pillow; LAB goes to sRGB. The result may be `image` itself.
+
+    Raises:
+        ImageError: the picture has no pixels, or its mode has no conversion to RGB.
+    """
+    if 0 in image.size:
+        raise ImageError(f"the picture is {image.width}x{image.height} and has no pixels; give a larger one")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bit(image)
+    try:
+        if image.mode == "LAB":
+            profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+            return ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB")) or image
+        if image.has_transparency_data:
+            image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            white.alpha_composite(image)
+            return white.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except ValueError as error:
+        raise ImageError(f"a picture of mode {image.mode!r} cannot be turned into RGB; convert it first") from error
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    levels = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+    grey = ((levels + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
+    grey[levels == image.info.get("transparency", -1)] = 255  # PNG's one transparent level, over white
+    return Image.fromarray(grey).convert("RGB")

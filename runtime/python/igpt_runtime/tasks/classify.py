@@ -1,0 +1,51 @@
+"""Class probabilities of pictures: one prefill per picture, of the graph up to the deepest layer that is read."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from igpt_runtime.bundle import names
+from igpt_runtime.bundle.config import PROTOCOLS
+from igpt_runtime.engine.session import Session
+from igpt_runtime.errors import BundleError
+from igpt_runtime.pictures.reading import Picture
+from igpt_runtime.tasks.features import Broken, behind_sos, token_batches
+
+Array = npt.NDArray[np.float32]
+
+
+def classify(session: Session, pictures: Sequence[Picture], *, crop: bool = False) -> Array:
+    """Class probabilities, float32 [pictures, labels]; the labels are `session.manifest.classifier.labels`.
+
+    crop: cut pictures square, even if the classifier's protocol does not.
+
+    Raises:
+        BundleError: the bundle has no classifier.
+        ImageError: a picture cannot be read.
+        OptionError: there are no pictures.
+    """
+    logits = np.concatenate([values for _, values in class_logits(session, pictures, crop=crop)])
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def class_logits(
+    session: Session, pictures: Sequence[Picture], *, crop: bool = False, broken: Broken | None = None
+) -> Iterator[tuple[list[int], Array]]:
+    """As `classify`, before the softmax and batch by batch: indices of pictures, and their logits [batch, labels].
+
+    broken: see `feature_batches`.
+    """
+    classifier = session.manifest.classifier
+    if classifier is None:
+        raise BundleError(
+            f"{session.bundle.path} has no classifier; fit one with `igpt-run probe fit` and add it with `igpt-run "
+            "probe export`, or export an ImageGPTForImageClassification checkpoint"
+        )
+    rules = PROTOCOLS[classifier.protocol]
+    with session.part(names.PREFILL, [names.CLASS_LOGITS]) as graph:
+        for indices, tokens in token_batches(session, pictures, crop=crop or rules.crop, broken=broken):
+            inputs = behind_sos(session, tokens) if rules.sos else tokens
+            yield indices, graph.run([names.CLASS_LOGITS], {names.INPUT_IDS: inputs})[0]

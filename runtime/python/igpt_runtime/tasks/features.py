@@ -1,0 +1,122 @@
+"""Features and class probabilities: one prefill per picture, of the graph up to the deepest layer that is read."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from igpt_runtime.bundle import names
+from igpt_runtime.bundle.config import PROTOCOLS
+from igpt_runtime.bundle.manifest import Manifest
+from igpt_runtime.engine.generate import Tokens
+from igpt_runtime.engine.session import Session
+from igpt_runtime.errors import ImageError, OptionError
+from igpt_runtime.pictures.reading import Picture, as_image
+from igpt_runtime.tasks.complete import tokens_of
+
+Array = npt.NDArray[np.float32]
+Broken = Callable[[str], None]  # called with what is wrong with a picture that is left out
+
+_BATCH = 8  # pictures a prefill takes at once: more only cost memory
+
+
+def features(
+    session: Session,
+    pictures: Sequence[Picture],
+    *,
+    layers: Sequence[int] | None = None,
+    protocol: str = "hf",
+    crop: bool = False,
+) -> Array:
+    """Mean-pooled states of layers, float32 [pictures, layers, n_embd].
+
+    layers: 0 .. n_layer each, all if None; protocol: "hf", or "paper" (see `feature_batches`); crop: with "hf", cut
+    pictures square.
+
+    Raises:
+        ImageError: a picture cannot be read.
+        OptionError: there are no pictures, no such layer, or no such protocol.
+        BundleError: the bundle is damaged.
+    """
+    batches = feature_batches(session, pictures, layers=layers, protocol=protocol, crop=crop)
+    return np.concatenate([values for _, values in batches])
+
+
+def feature_batches(
+    session: Session,
+    pictures: Sequence[Picture],
+    *,
+    layers: Sequence[int] | None = None,
+    protocol: str = "hf",
+    crop: bool = False,
+    broken: Broken | None = None,
+) -> Iterator[tuple[list[int], Array]]:
+    """As `features`, batch by batch: indices of pictures, and their features [batch, layers, n_embd].
+
+    With "hf", layer i is transformers' `hidden_states[i]` for the tokens of its image processor: 0 is the embedding,
+    n_layer the last hidden state, after the final layer norm. With "paper" ("Generative Pretraining from Pixels",
+    section 2.3), pictures are cut square, sos comes first and the last token is left out, and layer i is the
+    layer-normed input of block i's attention; n_layer is as above.
+
+    broken: called with what is wrong with a picture that cannot be read, instead of raising.
+    """
+    kept = checked_layers(session.manifest, layers)
+    if protocol not in PROTOCOLS:
+        raise OptionError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
+    rules = PROTOCOLS[protocol]
+    output = names.NORMED_FEATURES if rules.normed else names.FEATURES
+    batches = token_batches(session, pictures, crop=crop or rules.crop, broken=broken)
+    with session.part(names.PREFILL, [output], {output: kept}) as graph:
+        for indices, tokens in batches:
+            inputs = behind_sos(session, tokens) if rules.sos else tokens
+            yield indices, graph.run([output], {names.INPUT_IDS: inputs})[0]
+
+
+def checked_layers(manifest: Manifest, layers: Sequence[int] | None) -> tuple[int, ...]:
+    """The layers that are asked for, all if None. Raises OptionError for what is no layer, or none."""
+    n_layer = manifest.config.n_layer
+    kept = tuple(range(n_layer + 1)) if layers is None else tuple(layers)
+    if not kept or not all(0 <= layer <= n_layer for layer in kept):
+        raise OptionError(
+            f"layers must be of 0 .. {n_layer} for this bundle, got {', '.join(map(str, kept)) or 'none'}"
+        )
+    return kept
+
+
+def behind_sos(session: Session, tokens: Tokens) -> Tokens:
+    """sos and all tokens but the last, the input of pre-training. tokens: int64 [pictures, height * width]."""
+    start = np.full((len(tokens), 1), session.manifest.config.sos, np.int64)
+    return np.concatenate([start, tokens[:, :-1]], axis=1)
+
+
+def token_batches(
+    session: Session, pictures: Sequence[Picture], *, crop: bool, broken: Broken | None = None
+) -> Iterator[tuple[list[int], Tokens]]:
+    """Indices and tokens of pictures, as many at once as a prefill takes well, int64 [batch, height * width].
+
+    broken: called with what is wrong with a picture that cannot be read, instead of raising ImageError. Raises
+    OptionError if there are no pictures.
+    """
+    if not pictures:
+        raise OptionError("no pictures were given; give at least one")
+    indices: list[int] = []
+    rows: list[Tokens] = []
+    for index, picture in enumerate(pictures):
+        try:
+            rows.append(tokens_of(session, as_image(picture), crop=crop))
+            indices.append(index)
+        except ImageError as error:
+            if broken is None:
+                raise
+            broken(str(error))
+        if len(rows) == _BATCH:
+            yield indices, np.stack(rows)
+            indices, rows = [], []
+    if rows:
+        yield indices, np.stack(rows)
+
+
+def check_any_read(read: int, given: int) -> None:
+    """Raise ImageError if no picture of those given could be read."""
+    if not read:
+        raise ImageError(f"none of {given} pictures can be read; give at least one that can")

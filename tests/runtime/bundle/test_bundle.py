@@ -1,0 +1,230 @@
+"""Bundles on disk: whatever is missing, damaged or unknown is one line that names the path."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+
+from igpt_runtime.bundle.bundle import open_bundle
+from igpt_runtime.bundle.manifest import manifest_to_json
+from igpt_runtime.engine.generate import GenerationOptions
+from igpt_runtime.engine.session import open_session
+from igpt_runtime.errors import BundleError, IgptError
+from igpt_runtime.tasks.complete import sample
+from igpt_runtime.tasks.features import features
+
+Record = dict[str, Any]
+Edit = Callable[[Path, Callable[[Record], Any]], None]
+
+FIELDS = ["name", "precision", "kv_cache", "opset", "config", "image_format", "classifier", "graphs", "files", "source",
+          "tools", "verification", "certificate"]  # fmt: skip
+NESTED = {
+    "config": ["vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "activation_function"],
+    "image_format": ["height", "width", "clusters", "resample"],
+    "classifier": ["labels", "layers", "protocol"],
+}
+
+
+def refusal(path: Path, error: type[IgptError] = BundleError) -> str:
+    """The message with which drawing from the bundle at `path` is refused."""
+    with pytest.raises(error) as caught:
+        sample(open_session(path, device="cpu"), GenerationOptions(1))
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_manifest_survives_a_round_trip(bundle_of: Callable[[str, str], Path], precision: str) -> None:
+    bundle = bundle_of(precision, precision)
+    assert manifest_to_json(open_bundle(bundle).manifest) == (bundle / "manifest.json").read_text()
+
+
+def test_damaged_certificate(bundle_of: Callable[[str, str], Path], tmp_path: Path, edit_manifest: Edit) -> None:
+    copy = copytree(bundle_of("int8", "int8"), tmp_path / "copy")
+    edit_manifest(copy, lambda record: record["certificate"]["decode"].pop("held_out"))
+    assert "manifest.json lacks the field 'held_out'" in refusal(copy)
+    edit_manifest(copy, lambda record: record.update(certificate=None, kv_cache="int3"))
+    assert "kv_cache is 'int3', not one of fp32, int8" in refusal(copy)
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "empty directory", "directory of something else"])
+def test_no_bundle(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "bundle"
+    if kind == "file":
+        path.write_text("{}")
+    elif kind != "missing":
+        path.mkdir()
+    if kind.startswith("directory"):
+        (path / "model.onnx").touch()
+    expected = f"{path} is not a bundle: it has no manifest.json" if path.is_dir() else f"no bundle at {path}"
+    assert refusal(path) == f"{expected}; make one with igpt-export"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(b"", "is not valid JSON (Expecting value", id="empty"),
+        pytest.param(b'{"format_version": 6, "sampl', "is not valid JSON (Unterminated string", id="cut short"),
+        pytest.param(b"[" * 100_000, "is not valid JSON", id="nested without end"),
+        pytest.param(b"[]", "is not a JSON object", id="list"),
+        pytest.param(b"null", "is not a JSON object", id="null"),
+        pytest.param(b"\xff\xfe{}", "cannot be read ('utf-8' codec", id="not UTF-8"),
+        pytest.param(b"{}", "has format_version None, this igpt-run reads 6", id="no version"),
+        pytest.param(b" " * (16 << 20) + b"{}", "is too large to be a manifest", id="huge"),
+    ],
+)
+def test_damaged_manifest(bundle_copy: Path, data: bytes, expected: str) -> None:
+    (bundle_copy / "manifest.json").write_bytes(data)
+    assert refusal(bundle_copy).startswith(f"{bundle_copy / 'manifest.json'} {expected}")
+
+
+def test_manifest_that_is_a_directory(bundle_copy: Path) -> None:
+    (bundle_copy / "manifest.json").unlink()
+    (bundle_copy / "manifest.json").mkdir()
+    assert "manifest.json cannot be read" in refusal(bundle_copy)
+
+
+@pytest.mark.parametrize(("key", "known"), [("format_version", 6), ("sampling_version", 1)])
+@pytest.mark.parametrize("version", [99, 2, 0, "1", "2", None])
+def test_unknown_version(bundle_copy: Path, edit_manifest: Edit, key: str, known: int, version: object) -> None:
+    edit_manifest(bundle_copy, lambda record: record.update({key: version}))
+    expected = f"manifest.json has {key} {version!r}, this igpt-run reads {known}; install the matching igpt-onnx"
+    assert expected in refusal(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [(field,) for field in FIELDS]
+    + [(outer, inner) for outer, inners in NESTED.items() for inner in inners]
+    + [("graphs", "decode", "file"), ("graphs", "decode", "inputs"), ("files", "decode.onnx", "sha256")],
+    ids=".".join,
+)
+def test_missing_field(bundle_copy: Path, edit_manifest: Edit, path: tuple[str, ...]) -> None:
+    def delete(record: Record) -> None:
+        for key in path[:-1]:
+            record = record[key]
+        del record[path[-1]]
+
+    edit_manifest(bundle_copy, delete)
+    assert f"manifest.json lacks the field '{path[-1]}'; export the bundle again" in refusal(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("outer", "field", "value"),
+    [
+        ("config", "n_layer", "3"),
+        ("config", "n_head", 0),
+        ("config", "n_embd", 32.5),
+        ("config", "n_positions", -64),
+        ("config", "vocab_size", True),
+        ("config", "layer_norm_epsilon", None),
+        ("config", "activation_function", 7),
+        ("config", "scale_attn_weights", "yes"),
+        ("config", "unknown", 1),
+        ("image_format", "height", 9),
+        ("image_format", "width", "8"),
+        ("image_format", "resample", float("inf")),
+        ("image_format", "clusters", []),
+        ("image_format", "clusters", [[0, 0, 0]] * 15),
+        ("image_format", "clusters", [[0, 0]] * 16),
+        ("image_format", "clusters", [[0, 0, float("nan")]] * 16),
+        ("image_format", "clusters", "red"),
+        ("classifier", "labels", 3),
+        ("classifier", "labels", ["a", "b"]),
+        ("classifier", "layers", "first"),
+        ("classifier", "layers", [4]),
+        ("classifier", "layers", []),
+        ("classifier", "protocol", "ours"),
+        ("config", "n_layer", 4),
+        ("config", "n_embd", 64),
+        ("source", "checkpoint", []),
+        ("verification", "decode_max_abs_diff", "small"),
+        ("graphs", "decode", "decode.onnx"),
+        ("files", "decode.onnx", 3),
+        ("files", "decode.onnx", {"size": "big", "sha256": ""}),
+    ],
+)
+def test_malformed_field(bundle_copy: Path, edit_manifest: Edit, outer: str, field: str, value: object) -> None:
+    edit_manifest(bundle_copy, lambda record: record[outer].update({field: value}))
+    assert "manifest.json has a malformed field (" in refusal(bundle_copy)
+
+
+@pytest.mark.parametrize("field", ["config", "image_format", "graphs", "files", "source", "tools", "opset"])
+def test_field_of_another_type(bundle_copy: Path, edit_manifest: Edit, field: str) -> None:
+    edit_manifest(bundle_copy, lambda record: record.update({field: "?"}))
+    assert "manifest.json has a malformed field (" in refusal(bundle_copy)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (Path.unlink, "is missing or not a regular file"),
+    "cut short": (lambda path: os.truncate(path, path.stat().st_size - 1), "bytes instead of"),
+    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "bytes instead of"),
+    "one bit flipped": (flip, "does not match its sha256 in the manifest"),
+    "a symbolic link": (link, "is missing or not a regular file"),
+}
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "decode.onnx"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_file(bundle_copy: Path, file: str, damage: str) -> None:
+    do, expected = DAMAGE[damage]
+    do(bundle_copy / file)
+    message = refusal(bundle_copy)
+    assert message.startswith(f"{bundle_copy / file} ") and expected in message
+    assert message.endswith("; copy or export the bundle again")
+
+
+@pytest.mark.parametrize("name", ["../decode.onnx", "sub/decode.onnx", "/etc/passwd", "..", ".", "", "unlisted.onnx"])
+def test_graph_file_elsewhere(bundle_copy: Path, edit_manifest: Edit, name: str) -> None:
+    (bundle_copy.parent / "decode.onnx").write_bytes((bundle_copy / "decode.onnx").read_bytes())
+
+    def point(record: Record) -> None:
+        record["graphs"]["decode"]["file"] = name
+        if name != "unlisted.onnx":
+            record["files"][name] = record["files"]["decode.onnx"]
+
+    edit_manifest(bundle_copy, point)
+    assert f"names {name!r}, which is not a file of the bundle" in refusal(bundle_copy)
+
+
+def test_weights_not_in_the_manifest(bundle_copy: Path, edit_manifest: Edit) -> None:
+    edit_manifest(bundle_copy, lambda record: record["files"].pop("weights.safetensors"))
+    assert "names 'weights.safetensors', which is not a file of the bundle" in refusal(bundle_copy)
+
+
+def test_graph_that_onnx_runtime_cannot_open(
+    bundle_copy: Path, replace_file: Callable[[Path, str, bytes], None]
+) -> None:
+    replace_file(bundle_copy, "decode.onnx", b"no graph")
+    assert f"ONNX Runtime cannot open {bundle_copy / 'decode.onnx'} (" in refusal(bundle_copy)
+
+
+def test_bundle_without_decode_graph(bundle_copy: Path, edit_manifest: Edit, picture: Path) -> None:
+    edit_manifest(bundle_copy, lambda record: record["graphs"].pop("decode"))
+    assert refusal(bundle_copy) == (
+        f"{bundle_copy} has no decode graph: its checkpoint has no language-model head; "
+        "export an ImageGPTForCausalImageModeling checkpoint"
+    )
+    assert features(open_session(bundle_copy, device="cpu"), [picture]).shape == (1, 4, 32)
+
+
+def test_other_files_do_not_matter(bundle_copy: Path) -> None:
+    (bundle_copy / "notes.txt").write_text("mine")
+    (bundle_copy / "manifest.json").write_text(json.dumps(json.loads((bundle_copy / "manifest.json").read_text())))
+    assert len(sample(open_session(bundle_copy, device="cpu"), GenerationOptions(1)).images) == 1
