@@ -2,119 +2,178 @@
 
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from igpt_runtime.bundle.manifest import Manifest
-from igpt_runtime.console import Command, print_result, stages
+from igpt_runtime.commands.options import gathered
+from igpt_runtime.console import Command, print_result, progress_option, stages
 from igpt_runtime.errors import CheckpointError, DeviceError
+
+if TYPE_CHECKING:
+    from igpt_export.checkpoint.checkpoint import Checkpoint
+    from igpt_export.export import ExportOptions
 
 DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
 
 
+@dataclass(frozen=True)
+class Source:
+    """What is exported."""
+
+    variant: str | None
+    checkpoint: str | None
+    clusters: Path | None
+    random_weights: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Raise click.UsageError for options that do not go together."""
+        if (self.variant is None) == (self.checkpoint is None):
+            raise click.UsageError("give exactly one of --variant and --checkpoint")
+        if self.random_weights and self.variant in (None, "demo"):
+            raise click.UsageError("--random-weights needs --variant small, medium, large or xl")
+        if self.clusters is None and self.checkpoint is not None and _is_tensorflow(Path(self.checkpoint)):
+            raise click.UsageError(
+                f"{self.checkpoint} is a TensorFlow checkpoint; give its kmeans_centers.npy with --clusters"
+            )
+        if self.clusters is not None and (self.checkpoint is None or Path(self.checkpoint).is_dir()):
+            raise click.UsageError("--clusters goes with --checkpoint and the prefix of a TensorFlow checkpoint")
+
+    def load(self) -> "Checkpoint":
+        """Read it, or make it up."""
+        from igpt_export.checkpoint.checkpoint import load_checkpoint, random_checkpoint
+        from igpt_export.checkpoint.openai import load_openai_checkpoint
+
+        if self.random_weights and self.variant is not None:
+            return random_checkpoint(self.variant, self.seed)
+        if self.clusters is not None and self.checkpoint is not None:
+            return load_openai_checkpoint(Path(self.checkpoint), self.clusters)
+        return load_checkpoint(_place(self.variant) if self.checkpoint is None else self.checkpoint)
+
+
+@dataclass(frozen=True)
+class How:
+    """How it is exported."""
+
+    precision: str
+    kv_cache: str | None
+    embed: bool | None
+    portable: bool
+    calibration: Path | None
+    max_loss_increase: float | None
+    link: bool
+    force: bool
+
+    def options(self, variant: str | None) -> "ExportOptions":
+        """As the library takes it."""
+        from igpt_export.export import ExportOptions
+        from igpt_export.precision.precision import Precision, default_kv_cache
+
+        return ExportOptions(
+            precision=Precision(self.precision, self.kv_cache or default_kv_cache(self.precision)),
+            profile="portable" if self.portable else "fused",
+            embed=variant == "demo" if self.embed is None else self.embed,
+            calibration=self.calibration,
+            max_loss_increase=self.max_loss_increase,
+            link=self.link,
+            force=self.force,
+        )
+
+
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--variant", type=click.Choice(["small", "medium", "large", "xl", "demo"]), help="A model of the family.")
-@click.option(
-    "--checkpoint",
-    metavar="DIR_OR_HUB_ID",
-    help="A checkpoint directory, owner/name on the hub, or the prefix of OpenAI's own (model.ckpt-1000000).",
+@gathered(
+    "source",
+    Source,
+    click.option("--variant", type=click.Choice(["small", "medium", "large", "xl", "demo"]), help="A published size."),
+    click.option(
+        "--checkpoint",
+        metavar="DIR|OWNER/NAME|PREFIX",
+        help="A checkpoint directory, one on the Hugging Face hub, or the prefix of OpenAI's own (model.ckpt-1000000).",
+    ),
+    click.option(
+        "--clusters",
+        type=click.Path(path_type=Path),
+        metavar="NPY",
+        help="The colours of OpenAI's own: kmeans_centers.npy.",
+    ),
+    click.option("--random-weights", is_flag=True, help="Make up the variant's weights instead of downloading them."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of --random-weights."),
+)
+@gathered(
+    "how",
+    How,
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "int8", "int4", "fp16"]),
+        default="fp32",
+        show_default=True,
+        help="Of the weights; fp16, of everything, is for CUDA.",
+    ),
+    click.option(
+        "--kv-cache",
+        type=click.Choice(["fp32", "int8", "fp16"]),
+        help="Of the key/value cache.  [default: int8 with int8 and int4 weights, else that of the weights]",
+    ),
+    click.option(
+        "--embed/--no-embed",
+        default=None,
+        help="Also write graphs that take a picture and need no host code.  [default: only with --variant demo]",
+    ),
+    click.option(
+        "--portable", is_flag=True, help="Write standard operators only, for runtimes without ONNX functions."
+    ),
+    click.option(
+        "--calibration",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Pictures that set the scales and judge the loss.  [default: handwritten digits]",
+    ),
+    click.option(
+        "--max-loss-increase",
+        type=float,
+        metavar="NATS",
+        help="Refuse to lose more per token (of a mere classifier: per picture).  [default: 0.04]",
+    ),
+    click.option(
+        "--link",
+        is_flag=True,
+        help="Have the checkpoint's own model.safetensors as the bundle's weights (fp32): a hard link.",
+    ),
+    click.option("--force", is_flag=True, help="Replace an existing bundle."),
 )
 @click.option(
-    "--clusters",
-    type=click.Path(path_type=Path),
-    metavar="NPY",
-    help="The colours of OpenAI's own: kmeans_centers.npy.",
+    "-o", "--output", type=click.Path(path_type=Path), help="Bundle directory.  [default: models/NAME-PRECISION]"
 )
-@click.option("--random-weights", is_flag=True, help="Make up the variant's weights instead of downloading them.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of --random-weights.")
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "int8", "int4", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="Of the weights; fp16, of everything, is for CUDA.",
-)
-@click.option(
-    "--kv-cache",
-    type=click.Choice(["fp32", "int8", "fp16"]),
-    help="Of the cache.  [default: int8 with int8 and int4 weights, else that of the weights]",
-)
-@click.option(
-    "--embed/--no-embed",
-    default=None,
-    help="Also write graphs that take a picture and need no host code.  [default: only with --variant demo]",
-)
-@click.option("--portable", is_flag=True, help="Write standard operators only, for runtimes without ONNX functions.")
-@click.option(
-    "--calibration",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Pictures that set the scales and judge the loss.  [default: handwritten digits]",
-)
-@click.option(
-    "--max-loss-increase",
-    type=float,
-    metavar="NATS",
-    help="Refuse to lose more per token (of a mere classifier: per picture).  [default: 0.04]",
-)
-@click.option(
-    "--link",
-    is_flag=True,
-    help="Have the checkpoint's own model.safetensors as the bundle's weights (fp32): a hard link.",
-)
-@click.option("--output", type=click.Path(path_type=Path), help="Bundle directory.  [default: models/NAME-PRECISION]")
-@click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@progress_option
 @click.option("as_json", "--json", is_flag=True, help="Print the result as JSON.")
 @click.version_option(package_name="igpt-onnx")
-def main(
-    variant: str | None, checkpoint: str | None, clusters: Path | None, random_weights: bool, seed: int,
-    precision: str, kv_cache: str | None, embed: bool | None, portable: bool, calibration: Path | None,
-    max_loss_increase: float | None, link: bool, output: Path | None, force: bool, as_json: bool,
-) -> None:  # fmt: skip
+def main(source: Source, how: How, output: Path | None, as_json: bool) -> None:
     """Export an ImageGPT checkpoint to a self-contained, verified ONNX bundle.
 
     A checkpoint is in Hugging Face layout: config.json, preprocessor_config.json, and model.safetensors or
     pytorch_model.bin. --variant small, medium or large takes openai/imagegpt-* from the hub. Or it is in
     TensorFlow's, as OpenAI published it: give the prefix of its files, and --clusters.
     """
-    if (variant is None) == (checkpoint is None):
-        raise click.UsageError("give exactly one of --variant and --checkpoint")
-    if random_weights and variant in (None, "demo"):
-        raise click.UsageError("--random-weights needs --variant small, medium, large or xl")
-    if clusters is None and checkpoint is not None and _is_tensorflow(Path(checkpoint)):
-        raise click.UsageError(f"{checkpoint} is a TensorFlow checkpoint; give its kmeans_centers.npy with --clusters")
-    if clusters is not None and (checkpoint is None or Path(checkpoint).is_dir()):
-        raise click.UsageError("--clusters goes with --checkpoint and the prefix of a TensorFlow checkpoint")
     signal.signal(signal.SIGTERM, _stop)
-    with stages("starting") as stage:
-        stage("loading torch")
+    with stages("starting") as progress:
+        progress.stage("loading torch")
         try:
-            from igpt_export.checkpoint.checkpoint import load_checkpoint, random_checkpoint
-            from igpt_export.checkpoint.openai import load_openai_checkpoint
             from igpt_export.export import export_bundle
-            from igpt_export.precision.precision import Precision, default_kv_cache
         except ImportError as error:
             raise DeviceError(
                 f"exporting needs more packages ({error}); run: pip install 'igpt-onnx[export]'"
             ) from error
+    options = how.options(source.variant)
     # No spinner here: a download draws its own progress bars.
-    if random_weights and variant is not None:
-        source = random_checkpoint(variant, seed)
-    elif clusters is not None and checkpoint is not None:
-        source = load_openai_checkpoint(Path(checkpoint), clusters)
-    else:
-        source = load_checkpoint(_source(variant) if checkpoint is None else checkpoint)
-    stored = Precision(precision, kv_cache or default_kv_cache(precision))
-    target = output or Path("models") / f"{source.name}-{stored}"
-    with stages("exporting") as stage:
-        manifest = export_bundle(
-            source, target, stored, embed=variant == "demo" if embed is None else embed,
-            profile="portable" if portable else "fused", calibration=calibration,
-            max_loss_increase=max_loss_increase, link=link, force=force, stage=stage,
-            count=stage.count,
-        )  # fmt: skip
+    checkpoint = source.load()
+    target = output or Path("models") / f"{checkpoint.name}-{options.precision}"
+    with stages("exporting") as progress:
+        manifest = export_bundle(checkpoint, target, options, progress)
     record = {
         "output": str(target), "name": manifest.name, "verification": dict(manifest.verification),
         "certificate": manifest.certificate,
@@ -127,7 +186,7 @@ def _is_tensorflow(path: Path) -> bool:
     return not path.is_dir() and (".ckpt" in path.name or Path(f"{path}.index").is_file())
 
 
-def _source(variant: str | None) -> str:
+def _place(variant: str | None) -> str:
     """Where a variant's checkpoint is: the hub, or for the demo model this source tree."""
     from igpt_export.checkpoint.config import hub_id
 

@@ -2,15 +2,14 @@
 
 import importlib.metadata
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
-import torch
-from torch import Tensor
 
 from igpt_export.checkpoint.checkpoint import Checkpoint
+from igpt_export.checkpoint.tensors import ShapedTensors
 from igpt_export.graphs.build import trace_graphs
 from igpt_export.graphs.trace import OPSET
 from igpt_export.model.model import Parts
@@ -26,35 +25,31 @@ from igpt_runtime.bundle import names
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE, FileRecord, GraphRecord, Manifest
 from igpt_runtime.engine.session import import_onnxruntime, is_installed
 from igpt_runtime.errors import OptionError
+from igpt_runtime.progress import SILENT, Progress
 
 _TOOLS = ("igpt-onnx", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 MAX_LOSS_INCREASE = 0.04  # nats per token: what the published large model gains over the small one
 
-Count = Callable[[int, int, str], None]
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a checkpoint is exported."""
+
+    precision: Precision = Precision()
+    profile: str = "fused"  # "portable" writes graphs of standard operators only
+    embed: bool = False  # also write the graphs that take a picture and need no host code
+    calibration: Path | None = None  # directory of pictures that set scales and judge the loss; None: embedded digits
+    max_loss_increase: float | None = None  # nats per token that a precision may cost; None: MAX_LOSS_INCREASE
+    link: bool = False  # have the checkpoint's own file as the bundle's weights, in fp32
+    force: bool = False  # replace an existing bundle
 
 
 def export_bundle(
-    checkpoint: Checkpoint,
-    output: Path,
-    precision: Precision | None = None,
-    *,
-    embed: bool = False,
-    profile: str = "fused",
-    calibration: Path | None = None,
-    max_loss_increase: float | None = None,
-    link: bool = False,
-    force: bool = False,
-    stage: Callable[[str], None] = lambda name: None,
-    count: Count = lambda done, total, unit: None,
+    checkpoint: Checkpoint, output: Path, options: ExportOptions | None = None, progress: Progress = SILENT
 ) -> Manifest:
     """Export a checkpoint to the bundle directory `output`, verify it and, below fp32, certify it.
 
-    precision: fp32 throughout if None; embed: also write the graphs that take a picture and need no host code; profile:
-    "fused", or "portable" for graphs of standard operators only; calibration: a directory of pictures that set the
-    scales of activations and judge the loss, the embedded digits if None; max_loss_increase: nats per token that the
-    precision may cost on pictures held out, MAX_LOSS_INCREASE if None; link: have the checkpoint's own file as the
-    bundle's weights, in fp32; force: replace an existing bundle; stage: called with the name of each stage as it
-    begins; count: called with how much of it is done and of how much, and the unit.
+    options: ExportOptions() if None.
 
     Raises:
         OptionError: the precision does not fit the model, there are no calibration pictures, or nothing to link to.
@@ -64,22 +59,21 @@ def export_bundle(
             kept.
     """
     import_onnxruntime()  # verification needs it: fail before the work, not after
-    precision = precision or Precision()
+    options = options or ExportOptions()
+    precision = options.precision
     check_shape(checkpoint.config, precision)
-    if link and (checkpoint.file is None or not precision.is_exact):
+    if options.link and (checkpoint.file is None or not precision.is_exact):
         what = checkpoint.name if precision.is_exact else f"precision {precision}"
         raise OptionError(f"--link needs fp32 and one float32 model.safetensors, {what} is not that; leave it out")
-    limit = _loss_limit(checkpoint, precision, calibration, max_loss_increase)
-    pictures = None if precision.is_exact else load_pictures(checkpoint, calibration)
-    with bundle_directory(output, force=force) as directory:
-        seen = None if pictures is None else _observe(checkpoint, pictures, precision, stage, count)
+    limit = _loss_limit(checkpoint, options)
+    pictures = None if precision.is_exact else load_pictures(checkpoint, options.calibration)
+    with bundle_directory(output, force=options.force) as directory:
+        seen = None if pictures is None else _observe(checkpoint, pictures, precision, progress)
         tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, seen and seen[0])
-        manifest = write_bundle(
-            directory, checkpoint, tensors, tensors.shapes, precision, profile, embed, stage, count, link=link
-        )
+        manifest = write_bundle(directory, checkpoint, tensors, options, progress)
         if pictures is not None and seen is not None:
-            stage("measuring the loss")
-            certificate = certify(directory, pictures, *seen, _counting(count, "layers"))
+            progress.stage("measuring the loss")
+            certificate = certify(directory, pictures, *seen, progress)
             check_loss(certificate, limit)
             manifest = replace(manifest, certificate=certificate.record())
             write_manifest(manifest, directory)
@@ -87,62 +81,55 @@ def export_bundle(
 
 
 def write_bundle(
-    directory: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor],
-    shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], precision: Precision, profile: str, embed: bool,
-    stage: Callable[[str], None], count: Count, *, link: bool = False,
-) -> Manifest:  # fmt: skip
+    directory: Path, checkpoint: Checkpoint, tensors: ShapedTensors, options: ExportOptions, progress: Progress
+) -> Manifest:
     """Write weights, graphs and manifest into an empty directory, and verify them.
 
-    checkpoint: what the bundle is of; tensors, shapes: its weights file, see `write_weights`; the rest: see
-    `export_bundle`.
+    checkpoint: what the bundle is of; tensors: those of its weights file.
 
     Raises:
         VerificationError: the graphs disagree with torch.
     """
-    stage("writing weights")
+    progress.stage("writing weights")
     stored_names: Mapping[str, str] = {}
-    if link and checkpoint.file is not None and checkpoint.sha256 is not None:
+    if options.link and checkpoint.file is not None and checkpoint.sha256 is not None:
         weights = link_weights(checkpoint.file.path, checkpoint.sha256, directory)
         stored_names = checkpoint.file.stored_names
     else:
-        weights = write_weights(tensors, shapes, directory, _counting(count, "bytes"))
-    stage("tracing graphs")
+        weights = write_weights(tensors, directory, progress)
+    progress.stage("tracing graphs")
     graphs = trace_graphs(
-        checkpoint, Parts.of(tensors), precision, directory / WEIGHTS_FILE, embed=embed, stored_names=stored_names
-    )
-    if profile == "portable":
+        checkpoint, Parts.of(tensors), options.precision, directory / WEIGHTS_FILE, embed=options.embed,
+        stored_names=stored_names,
+    )  # fmt: skip
+    if options.profile == "portable":
         graphs = {name: inlined(graph) for name, graph in graphs.items()}
     for name, graph in graphs.items():
         write_graph(graph, f"{name}.onnx", directory)
-    manifest = _manifest(checkpoint, precision, profile, graphs, file_records(directory, {WEIGHTS_FILE: weights}))
+    manifest = _manifest(checkpoint, options, graphs, file_records(directory, {WEIGHTS_FILE: weights}))
     write_manifest(manifest, directory)
-    stage("verifying against torch")
-    report = verify_bundle(
-        directory, tensors, checkpoint.config, checkpoint.classifier, precision, _counting(count, "layers")
-    )
+    progress.stage("verifying against torch")
+    report = verify_bundle(directory, tensors, checkpoint, options.precision, progress)
     manifest = replace(manifest, verification=report)
     write_manifest(manifest, directory)
     return manifest
 
 
-def _counting(count: Count, unit: str) -> Callable[[int, int], None]:
-    return lambda done, total: count(done, total, unit)
-
-
 def _observe(
-    checkpoint: Checkpoint, pictures: Pictures, precision: Precision, stage: Callable[[str], None], count: Count
+    checkpoint: Checkpoint, pictures: Pictures, precision: Precision, progress: Progress
 ) -> tuple[Observation, Outputs]:
     """What the float model computes of the pictures; for fp16, after a look at whether that fits."""
-    stage("calibrating")
-    observation, outputs = observe(checkpoint, pictures, _counting(count, "layers"))
+    progress.stage("calibrating")
+    observation, outputs = observe(checkpoint, pictures, progress)
     if precision.is_half:
         check_activations(observation, outputs)
     return observation, outputs
 
 
-def _loss_limit(checkpoint: Checkpoint, precision: Precision, calibration: Path | None, asked: float | None) -> float:
+def _loss_limit(checkpoint: Checkpoint, options: ExportOptions) -> float:
     """The loss to allow. Raises OptionError for options that would be ignored, or are no number."""
-    if precision.is_exact and (calibration is not None or asked is not None):
+    asked = options.max_loss_increase
+    if options.precision.is_exact and (options.calibration is not None or asked is not None):
         raise OptionError(
             "fp32 needs no calibration and loses nothing; give --precision int8, int4 or fp16, or --kv-cache int8"
         )
@@ -157,10 +144,9 @@ def _loss_limit(checkpoint: Checkpoint, precision: Precision, calibration: Path 
 
 
 def _manifest(
-    checkpoint: Checkpoint, precision: Precision, profile: str, graphs: dict[str, ir.Model],
-    files: dict[str, FileRecord],
-) -> Manifest:  # fmt: skip
-    classifier = checkpoint.classifier
+    checkpoint: Checkpoint, options: ExportOptions, graphs: dict[str, ir.Model], files: dict[str, FileRecord]
+) -> Manifest:
+    classifier, precision = checkpoint.classifier, options.precision
     specs = names.graph_specs(
         checkpoint.config,
         checkpoint.image_format,
@@ -172,7 +158,7 @@ def _manifest(
         name=checkpoint.name,
         precision=precision.weights,
         kv_cache=precision.kv_cache,
-        profile=profile,
+        profile=options.profile,
         opset=OPSET,
         config=checkpoint.config,
         image_format=checkpoint.image_format,
@@ -182,4 +168,5 @@ def _manifest(
         source={"checkpoint": checkpoint.source, "sha256": checkpoint.sha256},
         tools={name: importlib.metadata.version(name) for name in _TOOLS if is_installed(name)},
         verification={},
+        sampling=checkpoint.sampling,
     )

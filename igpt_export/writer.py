@@ -10,19 +10,20 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch import Tensor
 
+from igpt_export.checkpoint.tensors import ShapedTensors
 from igpt_export.checkpoint.weights import DTYPE_NAMES
 from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, FileRecord, Manifest, manifest_to_json
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.session import return_freed_memory
 from igpt_runtime.errors import OutputError
+from igpt_runtime.progress import SILENT, Progress
 
 _WIDEST_FIRST = (torch.float32, torch.float16, torch.int8, torch.uint8)
 
@@ -99,17 +100,13 @@ def _describe(error: OSError, output: Path) -> str:
 
 
 def write_weights(
-    tensors: Mapping[str, Tensor],
-    shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
-    directory: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    metadata: Mapping[str, str] | None = None,
+    tensors: ShapedTensors, directory: Path, progress: Progress = SILENT, metadata: Mapping[str, str] | None = None
 ) -> FileRecord:
     """Write every weight once, one tensor at a time, as a safetensors file; the graphs refer to it.
 
-    Returns what the file is. shapes: dtype and shape of every tensor, known before its value is; progress: called with
-    bytes written and in all; metadata: of the file.
+    Returns what the file is. metadata: of the file.
     """
+    shapes = tensors.shapes
     # The widest dtypes first, so that every tensor is aligned; the very file that safetensors' own writer makes.
     order = sorted(shapes, key=lambda name: (_WIDEST_FIRST.index(shapes[name][0]), name))
     sizes = [math.prod(shapes[name][1]) * shapes[name][0].itemsize for name in order]
@@ -134,7 +131,7 @@ def write_weights(
             hashing.result()
             del tensor, data
             return_freed_memory()
-            progress(end, ends[-1])
+            progress.count(end, ends[-1], "bytes")
     return FileRecord(len(start) + ends[-1], digest.hexdigest())
 
 

@@ -95,10 +95,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of `tiny_checkpoint`, with every graph. Read only: copy it to change it."""
     from igpt_export.checkpoint.checkpoint import load_checkpoint
-    from igpt_export.export import export_bundle
+    from igpt_export.export import ExportOptions, export_bundle
 
     directory = tmp_path_factory.mktemp("bundle") / "tiny-fp32"
-    export_bundle(load_checkpoint(tiny_checkpoint), directory, embed=True)
+    export_bundle(load_checkpoint(tiny_checkpoint), directory, ExportOptions(embed=True))
     return directory
 
 
@@ -111,7 +111,7 @@ def bundle_of(
     Read only.
     """
     from igpt_export.checkpoint.checkpoint import load_checkpoint
-    from igpt_export.export import export_bundle
+    from igpt_export.export import ExportOptions, export_bundle
     from igpt_export.precision.precision import Precision
 
     directory = tmp_path_factory.mktemp("bundles")
@@ -123,9 +123,10 @@ def bundle_of(
         if not bundle.exists():
             # Random weights feel rounding more than trained ones do: no limit to the loss.
             export_bundle(
-                load_checkpoint(tiny_checkpoint), bundle, Precision(weights, kv_cache), embed=True,
-                max_loss_increase=float("inf"),
-            )  # fmt: skip
+                load_checkpoint(tiny_checkpoint),
+                bundle,
+                ExportOptions(Precision(weights, kv_cache), embed=True, max_loss_increase=float("inf")),
+            )
         return bundle
 
     return make

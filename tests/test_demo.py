@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from igpt_export.checkpoint.checkpoint import load_checkpoint
-from igpt_export.export import export_bundle
+from igpt_export.export import ExportOptions, export_bundle
 from igpt_export.precision.precision import Precision
 from igpt_runtime import (
     Classifier,
@@ -33,7 +33,7 @@ WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def test_embedded_bundle_is_the_exported_checkpoint(tmp_path: Path) -> None:
-    fresh = export_bundle(load_checkpoint(DEMO), tmp_path / "demo-fp32", embed=True)
+    fresh = export_bundle(load_checkpoint(DEMO), tmp_path / "demo-fp32", ExportOptions(embed=True))
     embedded = open_bundle().manifest
     assert embedded.files == fresh.files, "run `make embed` and commit the bundle"
     left, right = (manifest_to_json(replace(m, tools={}, verification={})) for m in (embedded, fresh))
@@ -41,7 +41,9 @@ def test_embedded_bundle_is_the_exported_checkpoint(tmp_path: Path) -> None:
 
 
 def test_four_bits_cost_what_the_card_says(tmp_path: Path) -> None:
-    certificate = export_bundle(load_checkpoint(DEMO), tmp_path / "demo-int4", Precision("int4", "int8")).certificate
+    certificate = export_bundle(
+        load_checkpoint(DEMO), tmp_path / "demo-int4", ExportOptions(Precision("int4", "int8"))
+    ).certificate
     assert certificate is not None
     shift = certificate["features"]["held_out"]
     row = next(line for line in (DEMO / "README.md").read_text().splitlines() if line.startswith("| int4 | "))

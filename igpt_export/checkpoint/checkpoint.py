@@ -13,14 +13,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from igpt_export.checkpoint.about import About, read_license
 from igpt_export.checkpoint.config import architectures_from_hf, classifier_from_hf, config_from_hf, config_of
+from igpt_export.checkpoint.generation import read_recommendation
 from igpt_export.checkpoint.hub import download, parse_hub_id
 from igpt_export.checkpoint.preprocessor import image_format_from_hf
 from igpt_export.checkpoint.problems import one_line, read_json, refuse
 from igpt_export.checkpoint.tensors import LazyTensors, MadeTensors, empty_model, find_heads, map_tensors
 from igpt_export.checkpoint.weights import StoredTensor, find_weights, hash_weights, open_weights
 from igpt_export.model.model import ImageGPT, Parts, initialize_parameter
-from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig
+from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig, SamplingDefaults
 from igpt_runtime.engine.background import Task
 from igpt_runtime.errors import OptionError
 
@@ -39,6 +41,8 @@ class Checkpoint:
     source: str  # "owner/name@commit", the directory's name, or the recipe of random weights
     sha256: str | None  # over the weight files; over the recipe of random weights
     file: "WeightsFile | None" = None  # if all tensors are in one, as they are here
+    sampling: SamplingDefaults = SamplingDefaults()  # that its author recommends
+    about: About = About()
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ def _read_directory(directory: Path, *, name: str, source: str) -> Checkpoint:
     raw = read_json(config_path)
     config = config_from_hf(raw, str(config_path))
     image_format = image_format_from_hf(read_json(processor_path), config, str(processor_path))
+    recommended = read_recommendation(directory)
     stored = open_weights(directory)
     hashing = Task(lambda: hash_weights(find_weights(directory)))  # while their values are looked at
     heads = find_heads(stored, architectures_from_hf(raw), str(directory))
@@ -135,7 +140,16 @@ def _read_directory(directory: Path, *, name: str, source: str) -> Checkpoint:
         classifier = classifier_from_hf(raw, config, heads.shape, is_probe, str(config_path))
     sha256 = hashing.result()
     return Checkpoint(
-        name, config, image_format, tensors, classifier, source, sha256, _weights_file(directory, stored, tensors)
+        name,
+        config,
+        image_format,
+        tensors,
+        classifier,
+        source,
+        sha256,
+        file=_weights_file(directory, stored, tensors),
+        sampling=recommended.sampling,
+        about=About(read_license(directory), recommended.left_out),
     )
 
 

@@ -58,6 +58,14 @@ class MadeTensors(Mapping[str, Tensor]):
         return len(self._names)
 
 
+class ShapedTensors(MadeTensors):
+    """Such tensors, of which type and shape are known before they are made."""
+
+    def __init__(self, shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> None:
+        super().__init__(shapes)
+        self.shapes = shapes
+
+
 class LazyTensors(MadeTensors):
     """Canonical name -> float32 tensor, read (and converted, if it is stored in another dtype) at every access."""
 

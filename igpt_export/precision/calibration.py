@@ -18,6 +18,7 @@ from igpt_runtime.errors import ImageError, OptionError
 from igpt_runtime.pictures.folder import find_pictures
 from igpt_runtime.pictures.palette import image_to_tokens
 from igpt_runtime.pictures.reading import read_image
+from igpt_runtime.progress import SILENT, Progress
 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
@@ -141,22 +142,23 @@ def shifted(tokens: Tokens, sos: int) -> Tokens:
 
 
 @torch.no_grad()
-def observe(
-    checkpoint: Checkpoint, pictures: Pictures, progress: Callable[[int, int], None] = lambda done, total: None
-) -> tuple[Observation, Outputs]:
+def observe(checkpoint: Checkpoint, pictures: Pictures, progress: Progress = SILENT) -> tuple[Observation, Outputs]:
     """Run the float model over all pictures.
 
     Returns what it computed inside of the calibration pictures, and its outputs for all, calibration pictures first.
-    progress: called with the number of blocks done and of all, counting both kinds of pictures.
     """
     model = unloaded_model(checkpoint.config, checkpoint.tensors)
     observation = Observation()
     hooks = _hooks(model, observation)
     half = checkpoint.config.n_layer + 1
-    calibration = _outputs(model, checkpoint, pictures.calibration, lambda block: progress(block, 2 * half))
+    calibration = _outputs(
+        model, checkpoint, pictures.calibration, lambda block: progress.count(block, 2 * half, "layers")
+    )
     for hook in hooks:
         hook.remove()
-    held_out = _outputs(model, checkpoint, pictures.held_out, lambda block: progress(half + block, 2 * half))
+    held_out = _outputs(
+        model, checkpoint, pictures.held_out, lambda block: progress.count(half + block, 2 * half, "layers")
+    )
     return observation, Outputs.together([calibration, held_out])
 
 

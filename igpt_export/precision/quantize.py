@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from igpt_export.checkpoint.tensors import MadeTensors
+from igpt_export.checkpoint.tensors import ShapedTensors
 from igpt_export.model.model import NIBBLE_BLOCK, ImageGPT, Parts
 from igpt_export.model.ops import block_size
 from igpt_export.precision.calibration import Observation
@@ -26,7 +26,7 @@ _TINY = torch.finfo(torch.float32).tiny
 _HEADS = ("lm_head", "classifier")
 
 
-class QuantizedTensors(MadeTensors):
+class QuantizedTensors(ShapedTensors):
     """Names and tensors of a bundle's weights file. Shapes are known beforehand, values are computed when accessed."""
 
     def __init__(
@@ -39,10 +39,9 @@ class QuantizedTensors(MadeTensors):
         with torch.device("meta"):
             stored = ImageGPT(config, parts, linear=kind, int8_cache=precision.kv_cache == "int8")
         # The names and shapes of the model's own parameters, and of the heads, which stay as they are.
-        self.shapes = {name: (t.dtype, tuple(t.shape)) for name, t in stored.state_dict().items()}
+        shapes = {name: (t.dtype, tuple(t.shape)) for name, t in stored.state_dict().items()}
         heads = [name for name in tensors if name.split(".")[0] in _HEADS]  # no other value is made for its shape
-        self.shapes |= {name: (torch.float32, tuple(tensors[name].shape)) for name in heads}
-        super().__init__(self.shapes)
+        super().__init__(shapes | {name: (torch.float32, tuple(tensors[name].shape)) for name in heads})
         self._make: dict[str, Callable[[], Tensor]] = {}
         if precision.is_half:
             self.shapes.update({name: (torch.float16, shape) for name, (_, shape) in self.shapes.items()})

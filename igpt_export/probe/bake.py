@@ -1,7 +1,7 @@
 """Makes a probe the classifier of a bundle."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igpt_export.checkpoint.about import About, read_license
 from igpt_export.checkpoint.checkpoint import Checkpoint
-from igpt_export.checkpoint.tensors import MadeTensors
+from igpt_export.checkpoint.tensors import ShapedTensors
 from igpt_export.checkpoint.weights import STORED_DTYPES, open_safetensors
-from igpt_export.export import Count, write_bundle
+from igpt_export.export import ExportOptions, write_bundle
 from igpt_export.precision.precision import Precision
 from igpt_export.probe.fit import Probe, check_origin
 from igpt_export.writer import bundle_directory, write_manifest
@@ -21,18 +22,18 @@ from igpt_runtime.bundle.bundle import Bundle
 from igpt_runtime.bundle.config import Classifier
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
 from igpt_runtime.engine.session import import_onnxruntime
+from igpt_runtime.progress import SILENT, Progress
 
 _HEAD = "classifier."
 _LEFT_OUT = re.compile(r"^(classifier|score|probe)\.|\.attn\.(bias|masked_bias)$")
 
 
 def bake_probe(
-    bundle: Bundle, probe: Probe, output: Path, *, force: bool = False,
-    stage: Callable[[str], None] = lambda name: None, count: Count = lambda done, total, unit: None,
-) -> Manifest:  # fmt: skip
+    bundle: Bundle, probe: Probe, output: Path, *, force: bool = False, progress: Progress = SILENT
+) -> Manifest:
     """Write the bundle anew, with the probe as its classifier; weights and precision are as before.
 
-    A classifier that it had is left out. force: replace an existing bundle; stage, count: see `export_bundle`.
+    A classifier that it had is left out. force: replace an existing bundle.
 
     Raises:
         OptionError: the probe is of another model.
@@ -54,19 +55,19 @@ def bake_probe(
         classifier=classifier,
         source=manifest.source["checkpoint"] or manifest.name,
         sha256=manifest.source["sha256"],
+        sampling=manifest.sampling,
+        about=About(read_license(bundle.path)),
     )
     with bundle_directory(output, force=force) as directory:
-        embed = names.FEATURES in manifest.graphs
-        made = write_bundle(
-            directory, checkpoint, tensors, tensors.shapes, precision, manifest.profile, embed, stage, count
-        )
+        options = ExportOptions(precision, manifest.profile, embed=names.FEATURES in manifest.graphs)
+        made = write_bundle(directory, checkpoint, tensors, options, progress)
         # What the precision costs was measured without these classes.
         made = replace(made, certificate=_without_classes(manifest.certificate))
         write_manifest(made, directory)
     return made
 
 
-class _WithHead(MadeTensors):
+class _WithHead(ShapedTensors):
     """The tensors of a bundle's weights file, memory-mapped, and a probe as their classifier."""
 
     def __init__(self, path: Path, probe: Probe, precision: Precision) -> None:
@@ -76,9 +77,10 @@ class _WithHead(MadeTensors):
         # A linked file has its checkpoint's names, and may have other heads and old causal masks.
         stored = {name.removeprefix("transformer."): tensor for name, tensor in open_safetensors(path).items()}
         self._stored = {name: tensor for name, tensor in stored.items() if not _LEFT_OUT.search(name)}
-        super().__init__([*self._stored, *self._head])
-        self.shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in self._head.items()}
-        self.shapes |= {name: (STORED_DTYPES[tensor.dtype], tensor.shape) for name, tensor in self._stored.items()}
+        shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in self._head.items()}
+        super().__init__(
+            {name: (STORED_DTYPES[tensor.dtype], tensor.shape) for name, tensor in self._stored.items()} | shapes
+        )
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self._head:

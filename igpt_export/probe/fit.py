@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,29 +78,34 @@ class Probe:
     linear: Linear = field(repr=False, compare=False)
 
 
-def fit_linear(
-    train: Floats, labels: Ints, validation: Floats, validation_labels: Ints, n_labels: int, layers: Sequence[int] = ()
-) -> Fit:
-    """The best of STRENGTHS on validation. train, validation: [n, features]; labels: [n], 0 .. n_labels - 1."""
-    scaler = StandardScaler().fit(train)
-    scaled, scaled_validation = scaler.transform(train), scaler.transform(validation)
+class Labelled(NamedTuple):
+    """Features of pictures and their classes."""
+
+    features: Floats  # [n, features] or [n, layers, n_embd]
+    labels: Ints  # [n], 0 .. n_labels - 1
+
+
+def fit_linear(train: Labelled, validation: Labelled, n_labels: int, layers: Sequence[int] = ()) -> Fit:
+    """The best of STRENGTHS on validation. Features are [n, features]; layers: those they are of."""
+    scaler = StandardScaler().fit(train.features)
+    scaled, scaled_validation = scaler.transform(train.features), scaler.transform(validation.features)
     regression = LogisticRegression(max_iter=_ITERATIONS, tol=1e-4, warm_start=True)
     best: Fit | None = None
     least, worse = math.inf, 0
     for strength in STRENGTHS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # validation judges what there is
-            regression.set_params(C=strength).fit(scaled, labels)
+            regression.set_params(C=strength).fit(scaled, train.labels)
         linear = _unscaled(regression, scaler, n_labels)
-        probabilities = np.full((len(validation), n_labels), 1e-12)
+        probabilities = np.full((len(validation.labels), n_labels), 1e-12)
         probabilities[:, regression.classes_] = regression.predict_proba(scaled_validation)
         probabilities /= probabilities.sum(1, keepdims=True)
         fit = Fit(
             tuple(layers),
             strength,
-            linear.accuracy(train, labels),
-            linear.accuracy(validation, validation_labels),
-            float(log_loss(validation_labels, probabilities, labels=np.arange(n_labels))),
+            linear.accuracy(*train),
+            linear.accuracy(*validation),
+            float(log_loss(validation.labels, probabilities, labels=np.arange(n_labels))),
             linear,
         )
         best = fit if best is None else better(best, fit)
@@ -118,26 +123,33 @@ def better(one: Fit, other: Fit) -> Fit:
 
 
 def fit_layers(
-    train: Floats, labels: Ints, validation: Floats, validation_labels: Ints, n_labels: int, layers: Sequence[int],
-    concat: int = 1, progress: Callable[[int], None] = lambda done: None,
-) -> list[Fit]:  # fmt: skip
+    train: Labelled,
+    validation: Labelled,
+    n_labels: int,
+    layers: Sequence[int],
+    concat: int = 1,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Fit]:
     """A fit for each layer and, if `concat` > 1, one for that many consecutive layers around the best.
 
-    train, validation: [n, layers, n_embd], of `layers`; progress: called with the number of layers done since.
+    Features are [n, layers, n_embd], of `layers`; progress: called with the number of layers done since.
 
     Raises as `check_concat` does.
     """
     check_concat(layers, concat)
     fits = []
     for i, layer in enumerate(layers):
-        fits.append(fit_linear(train[:, i], labels, validation[:, i], validation_labels, n_labels, [layer]))
+        one, other = (Labelled(part.features[:, i], part.labels) for part in (train, validation))
+        fits.append(fit_linear(one, other, n_labels, [layer]))
         progress(1)
     if concat > 1:
         centre = layers.index(best_of(fits).layers[0])
         first = min(max(centre - concat // 2, 0), len(layers) - concat)
         rows = slice(first, first + concat)
-        joined, joined_validation = (part[:, rows].reshape(len(part), -1) for part in (train, validation))
-        fits.append(fit_linear(joined, labels, joined_validation, validation_labels, n_labels, layers[rows]))
+        one, other = (
+            Labelled(part.features[:, rows].reshape(len(part.labels), -1), part.labels) for part in (train, validation)
+        )
+        fits.append(fit_linear(one, other, n_labels, layers[rows]))
         progress(1)
     return fits
 

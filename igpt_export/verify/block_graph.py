@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from igpt_runtime.engine.session import WEIGHTS_FOLDER, import_onnxruntime, return_freed_memory
+from igpt_runtime.progress import SILENT, Progress
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -36,7 +37,9 @@ class BlockGraph:
 
     def __init__(self, path: Path) -> None:
         """path: of the file, beside its weights."""
+        self.name = path.stem
         self._model, self._folder = ir.load(path), path.parent
+        self.inputs = {str(value.name) for value in self._model.graph.inputs}
         self._ort = import_onnxruntime()
         functions = self._model.functions.values()
         nodes = itertools.chain(self._model.graph, *functions)
@@ -49,13 +52,12 @@ class BlockGraph:
         *,
         carried: Mapping[str, str] | None = None,
         state: Callable[[str], Array] | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = SILENT,
     ) -> list[dict[str, Array]]:
         """The outputs of every step, each part of the graph running all steps before the next one begins.
 
         steps: the inputs of each; carried: outputs that a step hands to the next as an input, by that input's name;
-        state: what such an input is at first, an array that is written to; progress: called with the number of parts
-        done and of all.
+        state: what such an input is at first, an array that is written to.
         """
         carried = dict(carried or {})
         parts = _cut(self._model.graph, [*outputs, *carried.values()])
@@ -88,7 +90,7 @@ class BlockGraph:
                     del step[name]
             del session, binding
             return_freed_memory()
-            progress(number + 1, len(parts))
+            progress.count(number + 1, len(parts), "layers")
         return values
 
     def _open(self, part: _Part, *, packs: bool) -> Any:

@@ -1,6 +1,6 @@
 """Compares a written bundle with torch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.model.blockwise import states_by_block, unloaded_model
 from igpt_export.model.model import States, mean, pooled
 from igpt_export.precision.precision import Precision
@@ -17,9 +18,9 @@ from igpt_export.verify.stepping import run_steps
 from igpt_export.verify.tolerance import check_difference, check_equal, tolerance_of
 from igpt_runtime.bundle import names
 from igpt_runtime.bundle.bundle import open_bundle
-from igpt_runtime.bundle.config import Classifier, ImageGPTConfig
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.cache import Slots
+from igpt_runtime.progress import SILENT, Progress
 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
@@ -30,25 +31,27 @@ _ROWS = 2  # compared, which differ in these: all that comes before is one prefi
 
 
 def verify_bundle(
-    directory: Path, tensors: Mapping[str, Tensor], config: ImageGPTConfig, classifier: Classifier | None,
-    precision: Precision, progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, float]:  # fmt: skip
+    directory: Path,
+    tensors: Mapping[str, Tensor],
+    checkpoint: Checkpoint,
+    precision: Precision,
+    progress: Progress = SILENT,
+) -> dict[str, float]:
     """Run the bundle in `directory` on ONNX Runtime and its tensors, as stored there, in torch, on the same tokens.
 
     Returns the largest absolute difference of logits (of features where there is no language-model head) for prefill,
-    decode and shared-prefix decode, with what was compared. progress: called with the number of layers of a graph that
-    are done, and of all.
+    decode and shared-prefix decode, with what was compared. checkpoint: its configuration and classifier count.
 
     Raises:
         VerificationError: a difference is above tolerance, or is not a number.
     """
-    manifest = open_bundle(directory).manifest
+    manifest, config = open_bundle(directory).manifest, checkpoint.config
     sequence = min(_SEQUENCE, config.n_positions)
     split = max(sequence - _STEPS, min(1, sequence - 1))
     tokens = np.random.default_rng(0).integers(0, config.n_clusters, (_ROWS, sequence))
     tokens[:, 0] = config.sos
     tokens[1:, :split] = tokens[0, :split]
-    expected = _reference(tensors, config, classifier, precision, tokens)
+    expected = _reference(tensors, checkpoint, precision, tokens)
     decodes = names.DECODE in manifest.graphs
     present = names.present_names(config) if decodes and split else []
     graph = BlockGraph(directory / manifest.graphs[names.PREFILL].file)
@@ -63,7 +66,7 @@ def verify_bundle(
     for name in (names.DECODE, names.DECODE_SHARED):
         if name in manifest.graphs and (split or name == names.DECODE):
             stepped = BlockGraph(directory / manifest.graphs[name].file)
-            logits = _stepped(stepped, manifest, name, tokens[:, split:], slots, progress)
+            logits = _stepped(stepped, manifest, tokens[:, split:], slots, progress)
             report[f"{name}_max_abs_diff"] = check_difference(
                 expected[names.LOGITS][:, split:], logits, f"{name} logits", precision
             )
@@ -73,11 +76,11 @@ def verify_bundle(
 
 @torch.no_grad()
 def _reference(
-    tensors: Mapping[str, Tensor], config: ImageGPTConfig, classifier: Classifier | None, precision: Precision,
-    tokens: Tokens,
-) -> dict[str, Array]:  # fmt: skip
+    tensors: Mapping[str, Tensor], checkpoint: Checkpoint, precision: Precision, tokens: Tokens
+) -> dict[str, Array]:
     """What torch makes of the tensors; logits first, if the model has them."""
-    model = unloaded_model(config, tensors, linear=precision.linear, int8_cache=precision.kv_cache == "int8")
+    int8_cache, classifier = precision.kv_cache == "int8", checkpoint.classifier
+    model = unloaded_model(checkpoint.config, tensors, linear=precision.linear, int8_cache=int8_cache)
     means: list[tuple[Tensor, Tensor]] = []
     last = torch.empty(0)
     for ((hidden, normed),) in states_by_block(model, tensors, [torch.from_numpy(tokens)]):
@@ -91,16 +94,12 @@ def _reference(
     return {name: value.numpy() for name, value in expected.items()}
 
 
-def _stepped(
-    graph: BlockGraph, manifest: Manifest, name: str, inputs: Tokens, slots: Slots,
-    progress: Callable[[int, int], None],
-) -> Array:  # fmt: skip
+def _stepped(graph: BlockGraph, manifest: Manifest, inputs: Tokens, slots: Slots, progress: Progress) -> Array:
     """Feed `inputs` [rows, steps] to a decode graph one by one, after `slots`; logits [rows, steps, n_clusters].
 
     Raises VerificationError if at temperature 0 the graph does not draw the likeliest token.
     """
-    shared = name == names.DECODE_SHARED
-    found = run_steps(graph, manifest, inputs, slots, shared=shared, temperature=0.0, progress=progress)
+    found = run_steps(graph, manifest, inputs, slots, progress=progress)
     logits = np.stack([step[names.LOGITS] for step in found], axis=1)
-    check_equal(np.concatenate([step[names.NEXT_IDS] for step in found], axis=1), logits.argmax(-1), name)
+    check_equal(np.concatenate([step[names.NEXT_IDS] for step in found], axis=1), logits.argmax(-1), graph.name)
     return logits

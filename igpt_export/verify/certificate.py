@@ -1,6 +1,5 @@
 """What a bundle's precision costs, measured on the written graphs against the float model, picture by picture."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from igpt_runtime.bundle import names
 from igpt_runtime.bundle.bundle import open_bundle
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.errors import VerificationError
+from igpt_runtime.progress import Progress
 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
-Progress = Callable[[int, int], None]  # called with the number of steps done and of all
 
 
 @dataclass(frozen=True)
@@ -170,5 +169,5 @@ def _decode_logits(directory: Path, manifest: Manifest, tokens: Tokens, progress
     """Logits of every position from the decode graph, fed one token at a time."""
     graph = BlockGraph(directory / manifest.graphs[names.DECODE].file)
     inputs = shifted(tokens, manifest.config.sos)
-    found = run_steps(graph, manifest, inputs, [], shared=False, temperature=1.0, progress=progress)
+    found = run_steps(graph, manifest, inputs, [], progress=progress)
     return np.stack([step[names.LOGITS] for step in found], axis=1)

@@ -92,13 +92,11 @@ def _verify_completion(
     # 4-bit kernels round by batch; and below fp32, nothing given makes the two begin with different graphs.
     if not precision.is_exact and (precision.weights == "int4" or not given):
         return
-    shared = shares_prefix(manifest, _ROWS, given)
     inputs = shifted(drawn, config.sos)
-    steps = run_steps(
-        BlockGraph(directory / manifest.graphs[names.DECODE_SHARED if shared else names.DECODE].file), manifest,
-        inputs[:, given:], prefilled_slots(prefill, config, inputs[0, :given]), shared=shared, temperature=1.0,
-        draws=uniforms(_SEED, range(_ROWS), range(given, config.n_positions)),
-    )  # fmt: skip
+    record = manifest.graphs[names.DECODE_SHARED if shares_prefix(manifest, _ROWS, given) else names.DECODE]
+    slots = prefilled_slots(prefill, config, inputs[0, :given])
+    draws = uniforms(_SEED, range(_ROWS), range(given, config.n_positions))
+    steps = run_steps(BlockGraph(directory / record.file), manifest, inputs[:, given:], slots, draws)
     again = np.concatenate([step[names.NEXT_IDS] for step in steps], axis=1)
     check_equal(drawn[:, given:], again, names.COMPLETE)
 

@@ -1,6 +1,5 @@
 """Steps of a written decode graph whose tokens are known beforehand, run block by block."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from igpt_runtime.bundle import names
 from igpt_runtime.bundle.config import ImageGPTConfig
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.cache import Slots, new_own_slots, new_slots, prefix_of
+from igpt_runtime.progress import SILENT, Progress
 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
@@ -26,16 +26,20 @@ def prefilled_slots(prefill: BlockGraph, config: ImageGPTConfig, inputs: Tokens)
 
 
 def run_steps(
-    graph: BlockGraph, manifest: Manifest, inputs: Tokens, slots: Slots, *, shared: bool, temperature: float,
-    draws: Array | None = None, progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[dict[str, npt.NDArray[Any]]]:  # fmt: skip
+    graph: BlockGraph,
+    manifest: Manifest,
+    inputs: Tokens,
+    slots: Slots,
+    draws: Array | None = None,
+    progress: Progress = SILENT,
+) -> list[dict[str, npt.NDArray[Any]]]:
     """Feed `inputs` [rows, steps] to a decode graph one by one, after `slots` of one row that all rows begin with.
 
-    shared: whether the graph is the one whose rows share these slots; draws: uniforms [rows, steps], 0 if None;
-    progress: called with the number of layers done and of all. Returns logits and drawn tokens of every step.
+    draws: uniforms [rows, steps] for a temperature of 1; None takes the likeliest tokens. Returns logits and drawn
+    tokens of every step.
     """
     config, rows, first = manifest.config, len(inputs), slots[0].shape[2] if slots else 0
-    past = names.past_names(config)
+    past, shared = names.past_names(config), names.prefix_names(config)[0] in graph.inputs
     begin = dict(zip(past, slots, strict=True)) if slots else {}
     prefix = dict(zip(names.prefix_names(config), prefix_of(slots), strict=True)) if shared else {}
 
@@ -43,6 +47,7 @@ def run_steps(
         # Of one tensor at a time: those of all layers would be the most that an export holds.
         return new_own_slots(manifest, rows, first) if shared else new_slots(manifest, rows, begin.get(past_name))
 
+    temperature = 0.0 if draws is None else 1.0
     draws = np.zeros(inputs.shape, np.float32) if draws is None else draws
     steps: list[dict[str, npt.NDArray[Any]]] = [
         {

@@ -1,4 +1,4 @@
-"""The demo's checkpoint directory: three files in Hugging Face's layout."""
+"""The demo's checkpoint directory: four files in Hugging Face's layout."""
 
 import dataclasses
 import json
@@ -8,12 +8,14 @@ from pathlib import Path
 import digits
 import numpy as np
 from safetensors.torch import load_file, save_file
+from sampling import Sampling
 from torch import Tensor
 
 from igpt_export.model.model import ImageGPT
 from igpt_runtime.bundle.config import ImageGPTConfig
 
 _CONFIG, _PREPROCESSOR, _WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
+_GENERATION = "generation_config.json"
 _LM_HEAD, _PROBE = "lm_head.", "probe."
 
 
@@ -27,8 +29,17 @@ class Probe:
     bias: Tensor  # [10]
 
 
-def save(directory: Path, model: ImageGPT, clusters: digits.Floats, probe: Probe | None = None) -> None:
-    """Write the checkpoint; without a probe its keys and weights are left out."""
+def save(
+    directory: Path,
+    model: ImageGPT,
+    clusters: digits.Floats,
+    probe: Probe | None = None,
+    recommended: Sampling | None = None,
+) -> None:
+    """Write the checkpoint; without a probe its keys and weights are left out.
+
+    recommended: how to draw from it, for generation_config.json; without it that file is left as it is.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {
         name if name.startswith(_LM_HEAD) else f"transformer.{name}": tensor.detach().float().contiguous()
@@ -40,6 +51,8 @@ def save(directory: Path, model: ImageGPT, clusters: digits.Floats, probe: Probe
         config |= {"probe_layers": [probe.layer], "probe_protocol": probe.protocol}
     _write_json(directory / _CONFIG, config)
     _write_json(directory / _PREPROCESSOR, _preprocessor(clusters))
+    if recommended is not None:
+        _write_json(directory / _GENERATION, {"do_sample": True, **dataclasses.asdict(recommended)})
     save_file(tensors, directory / _WEIGHTS, metadata={"format": "pt"})
 
 

@@ -1,7 +1,7 @@
 """Measures the trained demo model on held-out digits, fits its probe, and draws the model card's pictures.
 
-Usage: python evaluate.py [--directory DIRECTORY]. Rewrites the checkpoint with the probe; writes metrics.json,
-completions.png, samples.png and examples/.
+Usage: python evaluate.py [--directory DIRECTORY]. Rewrites the checkpoint with the probe and the recommended sampling;
+writes metrics.json, completions.png, samples.png and examples/.
 """
 
 import argparse
@@ -184,7 +184,7 @@ def main() -> None:
     draw_pages(demo, completed, directory)
     draw_examples(demo, directory)
     probe, figures["probe"] = measure_probe(demo)
-    checkpoint.save(directory, model, clusters, probe)
+    checkpoint.save(directory, model, clusters, probe, RECOMMENDED)
     figures["weights_sha256"] = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
     figures["seconds"] = time.monotonic() - start
     (directory / "metrics.json").write_text(json.dumps(figures, indent=1, default=_plain) + "\n")

@@ -9,7 +9,7 @@ from likelihood import prepend_sos
 from torch import Tensor
 
 from igpt_export.model.model import ImageGPT, pooled
-from igpt_export.probe.fit import Fit, better, fit_linear
+from igpt_export.probe.fit import Fit, Labelled, better, fit_linear
 from igpt_runtime.bundle.config import PROTOCOLS
 
 _BATCH = 60
@@ -56,9 +56,10 @@ def fit_probe(
     for protocol in PROTOCOLS:
         states = [pooled_states(model, part.tokens, protocol) for part in (train, validation, held_out, softened)]
         for layer in range(model.config.n_layer + 1):
-            fit = fit_linear(
-                states[0][:, layer], train.labels, states[1][:, layer], validation.labels, _CLASSES, [layer]
+            parts = (
+                Labelled(state[:, layer], part.labels) for state, part in zip(states, (train, validation), strict=False)
             )
+            fit = fit_linear(*parts, _CLASSES, [layer])
             measured = [fit.linear.accuracy(part[:, layer], held_out.labels) for part in states[2:]]
             rows.append(
                 {

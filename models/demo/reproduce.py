@@ -24,7 +24,7 @@ from train import SNAPSHOTS
 
 from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_export.export import export_bundle
-from igpt_export.probe.fit import Fit, best_of, fit_layers, fit_linear, standard_error
+from igpt_export.probe.fit import Fit, Labelled, best_of, fit_layers, fit_linear, standard_error
 from igpt_runtime import (
     GenerationOptions,
     Session,
@@ -94,8 +94,8 @@ def embedded(session: Session, parts: Sequence[Part]) -> list[Floats]:
 
 def probed(states: Sequence[Floats], parts: Sequence[Part]) -> list[Fit]:
     """A probe of each layer, fitted on the first part, chosen on the second."""
-    layers = range(states[0].shape[1])
-    return fit_layers(states[0], parts[0].labels, states[1], parts[1].labels, _CLASSES, layers)
+    train, validation = (Labelled(states[i], parts[i].labels) for i in (0, 1))
+    return fit_layers(train, validation, _CLASSES, range(states[0].shape[1]))
 
 
 def held_out_accuracy(fit: Fit, states: Floats, labels: Ints) -> float:
@@ -153,9 +153,12 @@ def measure_low_data(states: Sequence[Floats], parts: tuple[Part, Part, Part]) -
             chosen = _few(parts[0].labels, count, draw)
             for name, options in choices.items():
                 fits = [
-                    fit_linear(at(0)[chosen], parts[0].labels[chosen], at(1), parts[1].labels, _CLASSES, [i])
+                    fit_linear(
+                        Labelled(at(0)[chosen], parts[0].labels[chosen]), Labelled(at(1), parts[1].labels),
+                        _CLASSES, [i],
+                    )
                     for i, at in enumerate(options)
-                ]
+                ]  # fmt: skip
                 best = best_of(fits)
                 found[name].append(best.linear.accuracy(options[best.layers[0]](2), parts[2].labels))
         for name, accuracies in found.items():

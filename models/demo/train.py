@@ -8,7 +8,7 @@ import argparse
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import checkpoint
@@ -64,17 +64,17 @@ def make_pool(scans: digits.Floats, clusters: digits.Floats, n: int, seed: int, 
     return torch.from_numpy(digits.token_sequences(coverage, digits.random_inks(n, seed), clusters))
 
 
-def make_optimizers(model: ImageGPT, recipe: Recipe, scale: float) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: ImageGPT, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for embeddings, head, norms and biases."""
     matrices = [p for p in model.h.parameters() if p.dim() == 2]
     inside = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]
     muon = torch.optim.Muon(
-        matrices, lr=scale * recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
+        matrices, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
     return [
         muon,
-        torch.optim.AdamW(others, lr=scale * recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.AdamW(others, lr=recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
 
 
@@ -86,16 +86,20 @@ def rate_factor(step: int, steps: int, recipe: Recipe) -> float:
 
 
 def train(
-    model: ImageGPT, pool: Tensor, clusters: digits.Floats, recipe: Recipe, output: Path, scale: float = 1.0,
+    model: ImageGPT,
+    pool: Tensor,
+    clusters: digits.Floats,
+    recipe: Recipe,
+    output: Path,
     snapshots: Path | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """One stage: go over the pool [steps * batch, 256] once; writes the checkpoint every 500 steps and at the end.
 
-    scale: factor on the recipe's learning rates; snapshots: directory for checkpoints on the way, `step-N` each.
+    snapshots: directory for checkpoints on the way, `step-N` each.
     """
     steps = len(pool) // recipe.batch
     forward = torch.compile(model.logits)
-    optimizers = make_optimizers(model, recipe, scale)
+    optimizers = make_optimizers(model, recipe)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(o, lambda step: rate_factor(step, steps, recipe)) for o in optimizers
     ]
@@ -176,7 +180,9 @@ def main() -> None:
     if not recipe.softened_steps:
         return
     pool = make_pool(scans, clusters, recipe.softened_steps * recipe.batch, recipe.seed + 2, soft=True)
-    train(model.requires_grad_(True).train(), pool, clusters, recipe, places.output, recipe.softened_rate)
+    rate = recipe.softened_rate
+    second = replace(recipe, muon_rate=rate * recipe.muon_rate, adam_rate=rate * recipe.adam_rate)
+    train(model.requires_grad_(True).train(), pool, clusters, second, places.output)
 
 
 if __name__ == "__main__":

@@ -44,11 +44,11 @@ export interface SamplingOptions {
   n?: number;
   /** 0 .. 2^64 - 1; above 2^53 - 1 a bigint. By default 0. */
   seed?: number | bigint;
-  /** Divides the logits; 0 always takes the likeliest token. By default 1. */
+  /** Divides the logits; 0 always takes the likeliest token. By default the model's, see `Model.sampling`. */
   temperature?: number;
-  /** Draw among so many likeliest tokens only; 0, the default, is off. */
+  /** Draw among so many likeliest tokens only; 0 is off. By default the model's. */
   topK?: number;
-  /** Draw among the likeliest tokens that reach this probability only; 1, the default, is off. */
+  /** Draw among the likeliest tokens that reach this probability only; 1 is off. By default the model's. */
   topP?: number;
   /** Cancels: what is awaited then throws the signal's reason, between two steps at the latest. */
   signal?: AbortSignal;
@@ -135,6 +135,8 @@ export interface Manifest {
     };
   };
   readonly files: { readonly [name: string]: { readonly size: number; readonly sha256: string } };
+  /** How to draw where a request does not say it; older bundles have none. See `Model.sampling`. */
+  readonly sampling?: { readonly temperature: number; readonly top_k: number; readonly top_p: number } | null;
   readonly [field: string]: unknown;
 }
 
@@ -150,6 +152,9 @@ export interface Model {
   readonly labels: readonly string[];
   /** Of the model's pictures, in pixels. */
   readonly size: { height: number; width: number };
+  /** What stands for the options of `SamplingOptions` that a request leaves out: temperature 1, topK 0 and topP 1, the
+   * model's own distribution, unless its bundle recommends others. */
+  readonly sampling: { temperature: number; topK: number; topP: number };
 
   /** Keeps the top rows of a picture and draws the rest n times. */
   complete(image: ImageSource, options?: SamplingOptions & KeepOptions & ProgressOptions): Run;

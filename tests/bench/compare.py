@@ -40,13 +40,14 @@ def write_checkpoint(variant: str, directory: Path) -> None:
     import torch
 
     from igpt_export.checkpoint.checkpoint import RandomTensors, random_checkpoint
+    from igpt_export.checkpoint.tensors import ShapedTensors
     from igpt_export.writer import write_weights
 
-    class Renamed(RandomTensors):
+    class Renamed(ShapedTensors):
         """Under transformers' names."""
 
         def __getitem__(self, name: str) -> torch.Tensor:
-            return super().__getitem__(name.removeprefix("transformer."))
+            return checkpoint.tensors[name.removeprefix("transformer.")]
 
     checkpoint = random_checkpoint(variant, seed=0)
     assert isinstance(checkpoint.tensors, RandomTensors)
@@ -55,7 +56,7 @@ def write_checkpoint(variant: str, directory: Path) -> None:
         name if name.startswith("lm_head.") else f"transformer.{name}": (torch.float32, shape)
         for name, shape in checkpoint.tensors.shapes.items()
     }
-    write_weights(Renamed(checkpoint.config, 0), shapes, directory, metadata={"format": "pt"})
+    write_weights(Renamed(shapes), directory, metadata={"format": "pt"})
     (directory / "weights.safetensors").rename(directory / "model.safetensors")
     form = checkpoint.image_format
     size = {"height": form.height, "width": form.width}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from igpt_export.checkpoint.checkpoint import random_checkpoint
-from igpt_export.export import export_bundle
+from igpt_export.export import ExportOptions, export_bundle
 from igpt_export.precision.precision import Precision
 from igpt_runtime.bundle import names
 
@@ -30,7 +30,7 @@ SHAPES = {"Concat", "Squeeze", "Unsqueeze", "Gather", "Cast"}  # what massaging 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("small") / "bundle"
-    export_bundle(random_checkpoint("small", 0), output, Precision("fp16", "fp16"))
+    export_bundle(random_checkpoint("small", 0), output, ExportOptions(Precision("fp16", "fp16")))
     return output
 
 

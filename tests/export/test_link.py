@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from igpt_export.checkpoint.checkpoint import load_checkpoint, random_checkpoint
 from igpt_export.cli import main
-from igpt_export.export import export_bundle
+from igpt_export.export import ExportOptions, export_bundle
 from igpt_export.precision.precision import Precision
 from igpt_runtime.engine.generate import GenerationOptions, generate_all
 from igpt_runtime.engine.session import open_session
@@ -53,7 +53,7 @@ def test_a_copy_where_there_are_no_links(
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    export_bundle(load_checkpoint(tiny_checkpoint), tmp_path / "bundle", link=True)
+    export_bundle(load_checkpoint(tiny_checkpoint), tmp_path / "bundle", ExportOptions(link=True))
     weights = tmp_path / "bundle" / "weights.safetensors"
     assert weights.read_bytes() == (tiny_checkpoint / "model.safetensors").read_bytes()
     assert not os.path.samefile(weights, tiny_checkpoint / "model.safetensors")
@@ -69,9 +69,11 @@ def test_what_cannot_be_linked(tiny_checkpoint: Path, write_checkpoint: Callable
     assert not (sharded / "model.safetensors").exists()
     for checkpoint in (load_checkpoint(half), load_checkpoint(sharded), random_checkpoint("small", 0)):
         with pytest.raises(OptionError, match=r"--link needs fp32 and one float32 model\.safetensors"):
-            export_bundle(checkpoint, tmp_path / "bundle", link=True)
+            export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(link=True))
     with pytest.raises(OptionError, match="precision int8 is not that"):
-        export_bundle(load_checkpoint(tiny_checkpoint), tmp_path / "bundle", Precision("int8", "int8"), link=True)
+        export_bundle(
+            load_checkpoint(tiny_checkpoint), tmp_path / "bundle", ExportOptions(Precision("int8", "int8"), link=True)
+        )
     assert not (tmp_path / "bundle").exists()
 
 
@@ -80,7 +82,7 @@ def test_a_probe_of_a_linked_bundle(tiny_checkpoint: Path, tmp_path: Path) -> No
     from igpt_export.probe.fit import Linear, Probe
     from igpt_runtime.bundle.bundle import open_bundle
 
-    export_bundle(load_checkpoint(tiny_checkpoint), tmp_path / "bundle", link=True)
+    export_bundle(load_checkpoint(tiny_checkpoint), tmp_path / "bundle", ExportOptions(link=True))
     bundle = open_bundle(tmp_path / "bundle")
     linear = Linear(np.ones((2, 64), np.float32), np.zeros(2, np.float32))
     probe = Probe(("x", "y"), (1, 2), "hf", "tiny", bundle.manifest.source["sha256"], linear)

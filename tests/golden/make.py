@@ -224,11 +224,11 @@ def make_checkpoint(directory: Path) -> Path:
 
 def main() -> None:
     from igpt_export.checkpoint.checkpoint import load_checkpoint
-    from igpt_export.export import export_bundle
+    from igpt_export.export import ExportOptions, export_bundle
 
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = make_checkpoint(Path(directory) / "golden")
-        export_bundle(load_checkpoint(checkpoint), GOLDEN / "bundle", embed=True, force=True)
+        export_bundle(load_checkpoint(checkpoint), GOLDEN / "bundle", ExportOptions(embed=True, force=True))
         (GOLDEN / "cases.json").write_text(json.dumps(cases(checkpoint), separators=(",", ":")) + "\n")
 
 

@@ -62,11 +62,13 @@ def test_fp32_on_all_routes(host: str) -> None:
 def test_int8_whatever_the_number(host: str, tmp_path: Path) -> None:
     """Within a runtime and a route; between them, roundings may differ."""
     from igpt_export.checkpoint.checkpoint import load_checkpoint
-    from igpt_export.export import export_bundle
+    from igpt_export.export import ExportOptions, export_bundle
     from igpt_export.precision.precision import Precision
 
     bundle = tmp_path / "demo-int8"
-    export_bundle(load_checkpoint(ROOT / "models" / "demo"), bundle, Precision("int8", "int8"), embed=True)
+    export_bundle(
+        load_checkpoint(ROOT / "models" / "demo"), bundle, ExportOptions(Precision("int8", "int8"), embed=True)
+    )
     asked = [{"seed": "5", "n": n, "keepRows": keep} for keep in (8, 0) for n in (20, 1, 7)]
     results = drawn(host, bundle, asked)
     for first in (0, 3):

@@ -26,6 +26,8 @@ HEADLESS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage")
 
 EXTENSIONS = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript", "": "text/plain"}
 REPEATS = 5  # of what is timed
+PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}  # the model's own distribution, whatever its bundle recommends
+PLAIN_IN_JS = {"temperature": 1, "topK": 0, "topP": 1}
 
 Drawn = tuple[float, list[list[int]]]  # seconds, and the tokens of each picture
 Open = Callable[[Path, str], Run]  # bundle and graph
@@ -221,7 +223,7 @@ def client_in_python(bundle: Path, request: Mapping[str, Any]) -> Drawn:
 
     session = open_session(bundle, device="cpu")
     picture = Image.fromarray(request["image"])
-    options = GenerationOptions(request["n"], request["seed"])
+    options = GenerationOptions(request["n"], request["seed"], **PLAIN)
 
     def draw() -> list[list[int]]:
         primer = tokens_of(session, picture)[: request["keep_rows"] * session.manifest.image_format.width]
@@ -236,7 +238,7 @@ def client_in_node(bundle: Path, request: Mapping[str, Any], host: str = "node")
     """runtime/js under Node."""
     height, width, _ = request["image"].shape
     image = {"height": height, "width": width, "data": base64.b64encode(request["image"].tobytes()).decode()}
-    asked = {"seed": str(request["seed"]), "n": request["n"], "keepRows": request["keep_rows"]}
+    asked = {"seed": str(request["seed"]), "n": request["n"], "keepRows": request["keep_rows"], **PLAIN_IN_JS}
     text = json.dumps({"image": image, "requests": [asked] * (1 + REPEATS)})
     command = ["node", str(JS / "test" / "drawn.mjs"), host, str(bundle)]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
@@ -254,7 +256,7 @@ def client_in_chromium(bundle: Path, request: Mapping[str, Any]) -> Drawn:
     with browser({"bundle": bundle}, ("--disable-gpu",)) as driver:
         answer = driver.execute_async_script(
             """
-            const [{ height, width, data, n, keepRows, seed, repeats }, done] = arguments;
+            const [{ height, width, data, n, keepRows, seed, plain, repeats }, done] = arguments;
             (async () => {
               const dist = `${location.origin}/repo/runtime/js/node_modules/onnxruntime-web/dist/`;
               const ort = await import(`${dist}ort.wasm.min.mjs`);
@@ -265,7 +267,7 @@ def client_in_chromium(bundle: Path, request: Mapping[str, Any]) -> Drawn:
               let [seconds, tokens] = [Infinity];
               for (let i = 0; i <= repeats; i++) {
                 const start = performance.now();
-                tokens = await model.complete(image, { n, keepRows, seed: BigInt(seed) }).tokens();
+                tokens = await model.complete(image, { n, keepRows, seed: BigInt(seed), ...plain }).tokens();
                 if (i > 0) seconds = Math.min(seconds, (performance.now() - start) / 1000);
               }
               return { seconds, tokens: tokens.map((row) => [...row]) };
@@ -278,6 +280,7 @@ def client_in_chromium(bundle: Path, request: Mapping[str, Any]) -> Drawn:
                 "n": request["n"],
                 "keepRows": request["keep_rows"],
                 "seed": str(request["seed"]),
+                "plain": PLAIN_IN_JS,
                 "repeats": REPEATS,
             },
         )

@@ -30,7 +30,7 @@ Outcomes = dict[str, dict[str, dict[str, float] | str]]
 def export(directory: Path, checkpoint: Path, precision: str, profile: str, name: str) -> Path:
     """Export a checkpoint with every graph; returns the bundle."""
     from igpt_export.checkpoint.checkpoint import load_checkpoint
-    from igpt_export.export import export_bundle
+    from igpt_export.export import ExportOptions, export_bundle
     from igpt_export.precision.precision import Precision
 
     bundle = directory / f"{name}-{precision}-{profile}"
@@ -38,9 +38,10 @@ def export(directory: Path, checkpoint: Path, precision: str, profile: str, name
         # Random weights feel rounding more than trained ones do: no limit to the loss.
         limit = None if precision == "fp32" else float("inf")
         export_bundle(
-            load_checkpoint(checkpoint), bundle, Precision(precision, precision), embed=True, profile=profile,
-            max_loss_increase=limit,
-        )  # fmt: skip
+            load_checkpoint(checkpoint),
+            bundle,
+            ExportOptions(Precision(precision, precision), embed=True, profile=profile, max_loss_increase=limit),
+        )
     return bundle
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
 from igpt_export.checkpoint.checkpoint import load_checkpoint
-from igpt_export.export import export_bundle
+from igpt_export.export import ExportOptions, export_bundle
 from igpt_export.graphs.pictures import preprocess_graph
 from igpt_export.precision.precision import Precision
 from igpt_export.writer import write_graph
@@ -57,9 +57,10 @@ def bundles(
         if not bundle.exists():
             limit = None if (weights, kv_cache) == ("fp32", "fp32") else float("inf")
             export_bundle(
-                load_checkpoint(tiny_checkpoint), bundle, Precision(weights, kv_cache), embed=True, profile=profile,
-                max_loss_increase=limit,
-            )  # fmt: skip
+                load_checkpoint(tiny_checkpoint),
+                bundle,
+                ExportOptions(Precision(weights, kv_cache), embed=True, profile=profile, max_loss_increase=limit),
+            )
         return bundle
 
     return make

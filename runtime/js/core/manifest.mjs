@@ -1,7 +1,7 @@
 /** The manifest: what a bundle's `manifest.json` says, read with every field that this package uses checked. */
 
 import { BundleError } from './errors.mjs';
-import { shown } from './options.mjs';
+import { recommendedSampling, samplingProblem, shown } from './options.mjs';
 import { CACHE_TYPES, graphSpecs, matches } from './specs.mjs';
 
 export const MANIFEST_FILE = 'manifest.json';
@@ -49,6 +49,7 @@ export function parseManifest(text, where) {
   checkPrecision(record, check);
   checkImageFormat(record, check);
   checkClassifier(record, check);
+  checkSampling(record, check);
   checkFiles(record, check);
   checkGraphs(record, check);
   return frozen(record);
@@ -108,6 +109,12 @@ function checkClassifier({ classifier, config }, check) {
     check(known, 'classifier.layers', `are ${shown(layers)}, not some of 0 .. ${config.n_layer}`);
     check(PROTOCOLS.includes(protocol), 'classifier.protocol', `is ${shown(protocol)}, not one of ${PROTOCOLS.join(', ')}`);
   }
+}
+
+function checkSampling({ sampling }, check) {
+  check(sampling === undefined || sampling === null || isObject(sampling), 'sampling', 'is no record of options');
+  const [name, problem] = samplingProblem(recommendedSampling({ sampling })) ?? [];
+  check(name === undefined, `sampling.${{ topK: 'top_k', topP: 'top_p' }[name] ?? name}`, problem);
 }
 
 function checkFiles({ files }, check) {

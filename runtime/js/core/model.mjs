@@ -4,7 +4,7 @@ import { Bundle, value } from './bundle.mjs';
 import { BundleError, OptionError } from './errors.mjs';
 import { Run } from './generate.mjs';
 import { checkedTokens, clusterColours, paint, rgbOf } from './image.mjs';
-import { rowsToKeep, samplingOptions, shown } from './options.mjs';
+import { recommendedSampling, rowsToKeep, samplingOptions, shown } from './options.mjs';
 
 export class Model {
   #bundle;
@@ -32,6 +32,10 @@ export class Model {
   get size() {
     const { height, width } = this.manifest.image_format;
     return { height, width };
+  }
+
+  get sampling() {
+    return recommendedSampling(this.manifest);
   }
 
   complete(image, options = {}) {
@@ -148,7 +152,7 @@ export class Model {
   }
 
   #request(options, keeps) {
-    return samplingOptions(options, this.#nClusters, keeps);
+    return samplingOptions(options, this.sampling, this.#nClusters, keeps);
   }
 
   #run(primer, request) {

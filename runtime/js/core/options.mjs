@@ -10,30 +10,40 @@ const SAMPLING = ['n', 'seed', 'temperature', 'topK', 'topP'];
 const CONTROL = ['signal', 'progress'];
 const KEEP = ['keepRows', 'keep'];
 
+/** The model's own distribution. */
+const PLAIN = { temperature: 1, topK: 0, topP: 1 };
+
+/**
+ * How a bundle's tokens are drawn where a request does not say it.
+ *
+ * @param {{sampling?: {temperature: number, top_k: number, top_p: number} | null}} manifest
+ * @returns {{temperature: number, topK: number, topP: number}}
+ */
+export function recommendedSampling({ sampling }) {
+  return sampling ? { temperature: sampling.temperature, topK: sampling.top_k, topP: sampling.top_p } : { ...PLAIN };
+}
+
 /**
  * The sampling options as the graphs take them. Values that float32 cannot hold become the nearest that it can.
  *
  * @param {object} given what the caller passed
+ * @param {{temperature: number, topK: number, topP: number}} recommended what stands for those that it leaves out
  * @param {number} nClusters tokens there are: a larger topK is this one
  * @param {boolean} keeps whether `keep` and `keepRows` are options too
  * @returns {{n: number, seed: bigint, temperature: number, topK: number, topP: number, signal?: AbortSignal,
  *     progress?: (done: {position: number, drawn: number, total: number}) => void}}
  * @throws {OptionError}
  */
-export function samplingOptions(given, nClusters, keeps) {
+export function samplingOptions(given, recommended, nClusters, keeps) {
   checkNames(given, [...SAMPLING, ...CONTROL, ...(keeps ? KEEP : [])]);
-  const { n = 8, seed = 0, temperature = 1, topK = 0, topP = 1, signal, progress } = given;
+  const { n = 8, seed = 0, signal, progress } = given;
+  const { temperature = recommended.temperature, topK = recommended.topK, topP = recommended.topP } = given;
   if (!Number.isInteger(n) || n < 1 || n > MAX_N) {
     throw new OptionError(`n must be a whole number 1 .. ${MAX_N}, got ${shown(n)}`, 'n');
   }
-  if (!isNumber(temperature) || !Number.isFinite(temperature) || temperature < 0) {
-    throw new OptionError(`temperature must be a finite number of at least 0, got ${shown(temperature)}`, 'temperature');
-  }
-  if (!Number.isSafeInteger(topK) || topK < 0) {
-    throw new OptionError(`topK must be a whole number of at least 0 (0 is off), got ${shown(topK)}`, 'topK');
-  }
-  if (!isNumber(topP) || !(topP > 0 && topP <= 1)) {
-    throw new OptionError(`topP must be above 0 and at most 1 (1 is off), got ${shown(topP)}`, 'topP');
+  const [name, problem] = samplingProblem({ temperature, topK, topP }) ?? [];
+  if (name) {
+    throw new OptionError(`${name} ${problem}`, name);
   }
   checkSignal(signal);
   if (progress !== undefined && typeof progress !== 'function') {
@@ -48,6 +58,20 @@ export function samplingOptions(given, nClusters, keeps) {
     signal,
     progress,
   };
+}
+
+/** Which of three options is out of range and why, as [name, words]; undefined if none is. */
+export function samplingProblem({ temperature, topK, topP }) {
+  if (!isNumber(temperature) || !Number.isFinite(temperature) || temperature < 0) {
+    return ['temperature', `must be a finite number of at least 0, got ${shown(temperature)}`];
+  }
+  if (!Number.isSafeInteger(topK) || topK < 0) {
+    return ['topK', `must be a whole number of at least 0 (0 is off), got ${shown(topK)}`];
+  }
+  if (!isNumber(topP) || !(topP > 0 && topP <= 1)) {
+    return ['topP', `must be above 0 and at most 1 (1 is off), got ${shown(topP)}`];
+  }
+  return undefined;
 }
 
 /** Raises OptionError for what is no AbortSignal. */

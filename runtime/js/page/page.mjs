@@ -6,11 +6,12 @@ import { Pad } from './pad.mjs';
 import { Completions, paintKept, showClasses, showSurprise } from './view.mjs';
 
 const $ = (id) => document.getElementById(id);
-const OPTIONS = ['n', 'seed', 'temperature', 'topK', 'topP'];
+const SAMPLING = ['temperature', 'topK', 'topP'];
 
 const model = new RemoteModel((message) => (message.type === 'step' ? drawn(message) : loading(message)));
 const pad = new Pad($('pad'), () => use(undefined));
 let opened; // what the worker says of the model
+let controlled; // address of the model from whose recommendation the controls started
 let picture; // an opened picture; undefined: the pad's
 let seen; // the picture as the model sees it
 let completions;
@@ -50,8 +51,12 @@ async function open() {
   $('provider-label').hidden = !forGpu;
   const onGpu = forGpu && $('provider').value === 'webgpu';
   opened = await model.ask('open', { url: choice.value, onGpu });
-  $('keep').max = opened.size.height - 1;
-  $('keep').value = Math.floor(opened.size.height / 2);
+  if (controlled !== choice.value) {
+    controlled = choice.value;
+    $('keep').max = opened.size.height - 1;
+    $('keep').value = Math.floor(opened.size.height / 2);
+    for (const name of SAMPLING) $(name).value = opened.sampling[name];
+  }
   await look();
   $('draw').disabled = !opened.draws;
   say(`Ready, ${onGpu ? 'WebGPU and ' : ''}${opened.threads} ${opened.threads === 1 ? 'thread' : 'threads'}`);
@@ -90,8 +95,9 @@ function showSeen() {
 }
 
 async function draw() {
-  const options = { keepRows: Number($('keep').value) };
-  for (const name of OPTIONS) options[name] = name === 'seed' ? $(name).value || '0' : Number($(name).value);
+  const options = { keepRows: Number($('keep').value), n: Number($('n').value), seed: $('seed').value || '0' };
+  // An empty control leaves the choice to the model.
+  for (const name of SAMPLING) if ($(name).value !== '') options[name] = Number($(name).value);
   if (!/^\d+$/.test(options.seed)) throw new Error('the seed must be a whole number of at least 0');
   if (!(options.n >= 1 && options.n <= 16)) throw new Error('choose 1 to 16 completions');
   const kept = options.keepRows * seen.width;

@@ -23,7 +23,9 @@ const tasks = {
     const opened = await openBundle(url, { ort, webgpu, progress });
     model = opened;
     const { classifier, graphs } = model.manifest;
-    return { size: model.size, hasClasses: classifier !== null, draws: 'decode' in graphs, threads: ort.env.wasm.numThreads };
+    const { size, sampling } = model;
+    const threads = ort.env.wasm.numThreads;
+    return { size, sampling, hasClasses: classifier !== null, draws: 'decode' in graphs, threads };
   },
   async look({ image }) {
     const tokens = await model.tokens(image);

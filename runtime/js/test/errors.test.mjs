@@ -126,6 +126,10 @@ describe('bundles', () => {
       ['sampling version', (r) => (r.sampling_version = null), 'sampling_version'],
       ['no config', (r) => delete r.config, 'config'],
       ['other sizes', (r) => (r.image_format.height = 9), 'image_format'],
+      ['sampling that is a number', (r) => (r.sampling = 1), 'sampling'],
+      ['half a sampling', (r) => (r.sampling = { temperature: 0.8, top_p: 1 }), 'sampling.top_k'],
+      ['a negative temperature', (r) => (r.sampling = { temperature: -1, top_k: 0, top_p: 1 }), 'sampling.temperature'],
+      ['a top-p of nothing', (r) => (r.sampling = { temperature: 1, top_k: 0, top_p: 0 }), 'sampling.top_p'],
     ]) {
       test(`${name}: a manifest with ${what}`, async () => {
         await edit(change);
@@ -172,6 +176,29 @@ describe('bundles', () => {
       await model.release();
     });
   }
+
+  test('a request starts from the sampling that the bundle recommends', async () => {
+    const opened = async (change) => {
+      await edit(change);
+      return openBundle(directory);
+    };
+    const tokens = (model, options) => model.sample({ n: 3, seed: 4, ...options }).tokens();
+    const plain = await openBundle(directory);
+    assert.deepEqual(plain.sampling, { temperature: 1, topK: 0, topP: 1 });
+    const none = await opened((r) => (r.sampling = null));
+    assert.deepEqual(none.sampling, plain.sampling);
+    const asked = { temperature: 0.5, topK: 3, topP: 0.9 };
+    const model = await opened((r) => (r.sampling = { temperature: 0.5, top_k: 3, top_p: 0.9, later: 'more' }));
+    assert.deepEqual(model.sampling, asked);
+    assert.deepEqual(await tokens(model, {}), await tokens(plain, asked));
+    assert.deepEqual(await tokens(model, { topP: undefined }), await tokens(plain, asked));
+    assert.deepEqual(await tokens(model, { temperature: 2 }), await tokens(plain, { ...asked, temperature: 2 }));
+    assert.deepEqual(await tokens(model, plain.sampling), await tokens(plain, {}));
+    assert.notDeepEqual(await tokens(model, {}), await tokens(plain, {}));
+    const request = { n: 2, keepRows: 3, seed: 1 };
+    assert.deepEqual(await model.completeOnce(PICTURE, request), await plain.completeOnce(PICTURE, { ...request, ...asked }));
+    await Promise.all([plain.release(), none.release(), model.release()]);
+  });
 
   test('wasm: WebGPU that is not to be had', async () => {
     const where = new URL(`file://${directory}/`);

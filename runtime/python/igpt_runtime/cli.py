@@ -6,7 +6,14 @@ from collections.abc import Callable
 
 import click
 
-from igpt_runtime.commands import drawing, machine, reading
+from igpt_runtime.commands.bench import bench
+from igpt_runtime.commands.classify import classify
+from igpt_runtime.commands.complete import complete
+from igpt_runtime.commands.features import features
+from igpt_runtime.commands.info import info
+from igpt_runtime.commands.sample import sample
+from igpt_runtime.commands.score import score
+from igpt_runtime.commands.web import web
 from igpt_runtime.console import Group
 
 _PLUGINS = "igpt_runtime.commands"  # entry points of this group are commands too
@@ -37,21 +44,12 @@ def main() -> None:
     """Complete, sample, classify, embed and score pictures with an ImageGPT bundle on ONNX Runtime.
 
     Without --model, commands use the embedded demo model of handwritten digits. Pictures are PNG, JPEG, WebP, GIF or
-    BMP files, or - for standard input.
+    BMP files, or - for standard input. Results go to stdout, progress to stderr.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters in a picture file is an error here
 
 
-for command in (
-    drawing.complete,
-    drawing.sample,
-    reading.classify,
-    reading.features,
-    reading.score,
-    machine.info,
-    machine.bench,
-    machine.web,
-):
+for command in (complete, sample, classify, features, score, info, bench, web):
     main.add_command(command)
 
 

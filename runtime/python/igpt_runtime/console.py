@@ -3,28 +3,23 @@
 import errno
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from igpt_runtime.errors import IgptError
+from igpt_runtime.progress import SILENT, Progress
 
-_LINE_SECONDS = 3  # between lines about one stage, where there is no terminal
+if TYPE_CHECKING:
+    import rich.progress
+
+MODES = ("auto", "always", "never")  # of --progress
+_MODE = "igpt_runtime.progress"  # its key in click's context
+_SHORTEST, _LONGEST = 5.0, 30.0  # seconds between two lines, where there is no terminal
 
 
 class _OneLineErrors(click.Command):
@@ -67,78 +62,153 @@ def print_result(text: str, record: Any, as_json: bool) -> None:
     click.echo((json.dumps(record) if as_json else text).encode("utf-8", "surrogateescape"))
 
 
+progress_option = click.option(
+    "--progress",
+    type=click.Choice(MODES),
+    default="auto",
+    show_default=True,
+    expose_value=False,
+    callback=lambda ctx, parameter, mode: ctx.meta.__setitem__(_MODE, mode),
+    help="auto: a bar on a terminal, elsewhere a line every few seconds. always: the first line at once. never: none.",
+)
+
+
+def _mode() -> str:
+    """The one that the running command was asked for."""
+    context = click.get_current_context(silent=True)
+    return "auto" if context is None else str(context.meta.get(_MODE, "auto"))
+
+
 @contextmanager
-def token_progress(
-    description: str, total: int, unit: str = "tokens", *, before: int = 0
-) -> Iterator[Callable[[int], None]]:
-    """A progress bar of tokens with tokens/s on stderr, or of another unit; yields the function that advances it.
+def counted(description: str, total: int, unit: str = "tokens", *, before: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how many of a total are done; yields the function that adds to them.
 
     before: how many were done before, which do not count for the rate.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TimeElapsedColumn(),
-    )
-    console = Console(stderr=True)
-    start = time.perf_counter()
-    with Progress(*columns, console=console, transient=not console.is_terminal, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=total, completed=before, rate="")
-        done = 0
+    start, done = time.perf_counter(), before
 
-        def advance(tokens: int) -> None:
-            nonlocal done
-            done += tokens
-            rate = done / (time.perf_counter() - start)
-            bar.update(task, advance=tokens, rate=f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s")
+    def amounts() -> tuple[int, int, str]:
+        rate = (done - before) / max(time.perf_counter() - start, 1e-9)
+        return done, total, f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s"
 
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+
+    def line() -> str:
+        now, _, rate = amounts()
+        return f"{description}: {now:,} of {total:,} {unit}, {rate} ..."
+
+    mode = _mode()
+    if mode == "never":
         yield advance
+    elif sys.stderr is not None and sys.stderr.isatty():
+        with _bar("{task.fields[rate]}") as bar:
+            task = bar.add_task(description, total=total, completed=before, rate="")
 
+            def advance_bar(count: int) -> None:
+                advance(count)
+                now, _, rate = amounts()
+                bar.update(task, completed=now, rate=rate)
 
-class Stages:
-    """Shows which stage a long job is in, and how far that is."""
-
-    def __init__(self, description: str, bar: Progress, console: Console) -> None:
-        """Use `stages`."""
-        self._description, self._bar, self._is_terminal = description, bar, console.is_terminal
-        self._task: TaskID | None = None
-        self._stage, self._shown = "", 0.0
-
-    def __call__(self, stage: str) -> None:
-        """Begin a stage."""
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._stage, self._shown = stage, time.monotonic()
-        self._task = self._bar.add_task(f"{self._description}: {stage}", total=None, amount="")
-        if not self._is_terminal:
-            print(f"{self._description}: {stage} ...", file=sys.stderr)
-
-    def count(self, done: int, total: int, unit: str) -> None:
-        """Say how much of the stage is done; bytes are shown as MB."""
-        if self._task is None:
-            return
-        divisor, shown_unit = (1_000_000, "MB") if unit == "bytes" else (1, unit)
-        amount = f"{done / divisor:,.0f} of {total / divisor:,.0f} {shown_unit}"
-        self._bar.update(self._task, completed=done, total=total, amount=amount)
-        if not self._is_terminal and time.monotonic() - self._shown >= _LINE_SECONDS:
-            self._shown = time.monotonic()
-            print(f"{self._description}: {self._stage}: {amount} ...", file=sys.stderr)
+            yield advance_bar
+    else:
+        with _lines(line, at_once=mode == "always"):
+            yield advance
 
 
 @contextmanager
-def stages(description: str) -> Iterator[Stages]:
-    """What shows the stages of a long job on stderr: a bar on a terminal, else a line now and then."""
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[amount]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield Stages(description, bar, console)
+def stages(description: str) -> Iterator[Progress]:
+    """What shows the stages of a long job on stderr: a bar on a terminal, else a line a stage and every few seconds."""
+    mode = _mode()
+    if mode == "never":
+        yield SILENT
+    elif sys.stderr is not None and sys.stderr.isatty():
+        with _bar("{task.fields[amount]}") as bar:
+            yield _StageBar(description, bar)
+    else:
+        shown = _StageLines(description)
+        with _lines(shown.line, at_once=False):
+            yield shown
+
+
+class _StageBar(Progress):
+    """A bar that is the current stage's."""
+
+    def __init__(self, description: str, bar: "rich.progress.Progress") -> None:
+        self._description, self._bar = description, bar
+        self._task: rich.progress.TaskID | None = None
+
+    def stage(self, name: str) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(f"{self._description}: {name}", total=None, amount="")
+
+    def count(self, done: int, total: int, unit: str) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, amount=_amount(done, total, unit))
+
+
+class _StageLines(Progress):
+    """A line for each stage, and what `line` says of the current one."""
+
+    def __init__(self, description: str) -> None:
+        self._description, self._stage, self._amount = description, "", ""
+
+    def stage(self, name: str) -> None:
+        self._stage, self._amount = name, ""
+        print(self.line(), file=sys.stderr, flush=True)
+
+    def count(self, done: int, total: int, unit: str) -> None:
+        self._amount = f": {_amount(done, total, unit)}"
+
+    def line(self) -> str:
+        return f"{self._description}: {self._stage}{self._amount} ..."
+
+
+def _amount(done: int, total: int, unit: str) -> str:
+    """How much is done; bytes are shown as MB."""
+    divisor, shown_unit = (1_000_000, "MB") if unit == "bytes" else (1, unit)
+    return f"{done / divisor:,.0f} of {total / divisor:,.0f} {shown_unit}"
+
+
+@contextmanager
+def _bar(field: str) -> Iterator["rich.progress.Progress"]:
+    from rich.console import Console  # rich takes a tenth of a start, and most starts show no bar
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn()]
+    columns += [MofNCompleteColumn()] if "rate" in field else []
+    with Bar(
+        *columns, TextColumn(field), TimeElapsedColumn(), console=Console(stderr=True), transient=True
+    ) as bar:  # fmt: skip
+        yield bar
+
+
+@contextmanager
+def _lines(line: Callable[[], str], *, at_once: bool) -> Iterator[None]:
+    """Print a line every few seconds, also while the work says nothing; at_once: also at the beginning and the end."""
+    end = threading.Event()
+
+    def show() -> None:
+        if sys.stderr is not None:
+            print(line(), file=sys.stderr, flush=True)
+
+    def run() -> None:
+        start = time.monotonic()
+        while not end.wait(min(_LONGEST, max(_SHORTEST, (time.monotonic() - start) / 20))):
+            show()
+
+    if at_once:
+        show()
+    # A daemon, so that an interrupt ends the process and not only the work.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+        if at_once:
+            show()
+    finally:
+        end.set()
+        thread.join()

@@ -3,6 +3,7 @@
 import csv
 import errno
 import io
+import json
 import os
 import secrets
 import sys
@@ -10,13 +11,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from igpt_runtime.errors import OutputError
+from igpt_runtime.errors import OptionError, OutputError
 
-__all__ = ["atomic_path", "atomic_write", "check_writable", "csv_table", "write_output"]
+__all__ = [
+    "atomic_path",
+    "atomic_write",
+    "check_writable",
+    "csv_table",
+    "table_suffix",
+    "write_output",
+    "write_table",
+]
 
 _REMEDIES = {
-    errno.ENOENT: "create its directory first",
-    errno.ENOTDIR: "name a directory that exists",
+    errno.ENOTDIR: "name a directory",
+    errno.EEXIST: "name a directory",
     errno.EACCES: "choose a place you may write to",
     errno.EPERM: "choose a place you may write to",
     errno.EROFS: "choose a place you may write to",
@@ -29,8 +38,9 @@ _REMEDIES = {
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty temporary file beside `path`, with its suffix; on leaving, it replaces `path`.
 
-    If the body raises, `path` is as it was and the temporary file is gone. A symbolic link keeps pointing where it
-    does. A device or pipe, such as /dev/null, cannot be replaced and is yielded itself.
+    Its directory is created if it is missing. If the body raises, `path` is as it was and the temporary file is gone.
+    A symbolic link keeps pointing where it does. A device or pipe, such as /dev/null, cannot be replaced and is yielded
+    itself.
 
     Raises:
         OutputError: the file cannot be written; any `OSError` of the body counts as that.
@@ -45,6 +55,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if target.exists() and not target.is_file():
             yield target
             return
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
         # not tempfile: its files are private, and the result should have the mode the umask gives
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -78,6 +89,25 @@ def csv_table(rows: Sequence[Mapping[str, object]]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
+def table_suffix(path: str | None) -> str:
+    """The suffix that says how a table is written: .csv (also for -, standard output) or .json; "" for no table.
+
+    Raises OptionError for another one.
+    """
+    if path is None:
+        return ""
+    suffix = ".csv" if path == "-" else Path(path).suffix
+    if suffix not in (".csv", ".json"):
+        raise OptionError(f"a table is written as .csv or .json; give -o such a name, not {path!r}")
+    return suffix
+
+
+def write_table(path: str, table: Sequence[Mapping[str, object]] | Mapping[str, object]) -> None:
+    """Write lines of a table as .csv, or a record as .json, to `path` or to stdout if it is -. Raises OutputError."""
+    text = (json.dumps(table, indent=1) + "\n").encode() if isinstance(table, Mapping) else csv_table(table)
+    write_output(path, text)
+
+
 def write_output(path: str, data: bytes) -> None:
     """Write `data` to `path`, or to stdout if it is -. Raises OutputError."""
     if path == "-":
@@ -90,7 +120,7 @@ def check_writable(paths: Iterable[str], *, force: bool) -> None:
     """Find out before the work begins whether results can be written; - is stdout and always can.
 
     Raises:
-        OutputError: a file exists and `force` is not given, or a directory is missing or not writable.
+        OutputError: a file exists and `force` is not given, or its directory is neither there nor can be created.
     """
     for path in paths:
         if path == "-":
@@ -100,11 +130,11 @@ def check_writable(paths: Iterable[str], *, force: bool) -> None:
             raise OutputError(f"{path} exists; add --force to overwrite it, or choose another output")
         if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
             continue
-        directory = Path(path).parent
-        if not directory.is_dir():
-            raise _output_error(path, f"no directory {directory}", _REMEDIES[errno.ENOENT])
         if Path(path).is_dir():
             raise _output_error(path, "it is a directory", "name a file in it")
+        directory = next(parent for parent in Path(path).absolute().parents if os.path.lexists(parent))
+        if not directory.is_dir():
+            raise _output_error(path, f"{directory} is no directory", _REMEDIES[errno.ENOTDIR])
         if not os.access(directory, os.W_OK):
             raise _output_error(path, f"no permission to write in {directory}", _REMEDIES[errno.EACCES])
 

@@ -16,7 +16,7 @@ from igpt_export.checkpoint.checkpoint import build_model
 from igpt_export.checkpoint.config import VARIANTS
 from igpt_export.checkpoint.openai import import_tensorflow, load_openai_checkpoint
 from igpt_export.cli import main
-from igpt_export.export import export_bundle
+from igpt_export.export import ExportOptions, export_bundle
 from igpt_export.precision.precision import Precision
 from igpt_runtime import GenerationOptions, generate_all, open_session
 
@@ -132,7 +132,11 @@ def test_a_bundle_without_biases(tmp_path: Path, clusters: Path, precision: tupl
     variables = published(n_labels=3)
     checkpoint = load_openai_checkpoint(save(tmp_path / "model.ckpt-1", variables), clusters)
     bundle = tmp_path / "bundle"
-    export_bundle(checkpoint, bundle, Precision(*precision), max_loss_increase=None if precision[0] == "fp32" else 1e9)
+    export_bundle(
+        checkpoint,
+        bundle,
+        ExportOptions(Precision(*precision), max_loss_increase=None if precision[0] == "fp32" else 1e9),
+    )
     graph = onnx.load(bundle / "prefill.onnx", load_external_data=False)
     assert not any("bias" in weight.name for weight in graph.graph.initializer)
     tokens = np.random.default_rng(2).integers(0, VOCABULARY, (1, POSITIONS))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from igpt_export.checkpoint.checkpoint import load_checkpoint
-from igpt_export.export import export_bundle
+from igpt_export.export import ExportOptions, export_bundle
 from igpt_export.graphs import build as graphs
 from igpt_export.graphs.trace import Piece, TracedPiece, read_sizes_from
 from igpt_export.precision.precision import Precision, default_kv_cache
@@ -63,10 +63,8 @@ def test_blocks_of_other_scales_are_traced_too(
 ) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
     config = replace(checkpoint.config, scale_attn_by_inverse_layer_idx=True)
-    export_bundle(  # which compares the graphs with torch
-        replace(checkpoint, config=config), tmp_path / "bundle",
-        **options | ({"max_loss_increase": float("inf")} if options else {}),
-    )  # fmt: skip
+    asked = ExportOptions(**options | ({"max_loss_increase": float("inf")} if options else {}))
+    export_bundle(replace(checkpoint, config=config), tmp_path / "bundle", asked)  # which compares with torch
     assert traced == [{f"h.{layer}" for layer in range(config.n_layer)}] * len(TRACED)
     if not options:  # the portable profile has other nodes
         scales = scales_of(tmp_path / "bundle" / "decode.onnx")
@@ -78,7 +76,7 @@ def test_a_model_of_one_layer(tiny_checkpoint: Path, tmp_path: Path) -> None:
     dropped = ("classifier.", *(f"h.{layer}." for layer in range(1, checkpoint.config.n_layer)))
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(dropped)}
     one = replace(checkpoint, config=replace(checkpoint.config, n_layer=1), tensors=tensors, classifier=None)
-    assert export_bundle(one, tmp_path / "bundle", embed=True).config.n_layer == 1
+    assert export_bundle(one, tmp_path / "bundle", ExportOptions(embed=True)).config.n_layer == 1
 
 
 @pytest.mark.parametrize("protocol", ["hf", "paper"])
@@ -91,7 +89,9 @@ def test_a_classifier_of_several_layers(tiny_checkpoint: Path, tmp_path: Path, p
     tensors = {name: t for name, t in checkpoint.tensors.items() if not name.startswith("classifier.")}
     tensors |= {"classifier.weight": weight, "classifier.bias": torch.zeros(2)}
     classifier = Classifier(("left", "right"), layers, protocol)
-    export_bundle(replace(checkpoint, tensors=tensors, classifier=classifier), tmp_path / "bundle", embed=True)
+    export_bundle(
+        replace(checkpoint, tensors=tensors, classifier=classifier), tmp_path / "bundle", ExportOptions(embed=True)
+    )
     rows = np.random.default_rng(1).integers(0, config.n_clusters, (3, config.n_positions))
     prefill = open_session(tmp_path / "bundle", device="cpu").graph(names.PREFILL)
     wanted = [names.CLASS_LOGITS, names.FEATURES if protocol == "hf" else names.NORMED_FEATURES]

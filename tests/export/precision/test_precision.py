@@ -15,7 +15,7 @@ from torch.nn import functional
 from igpt_export import export
 from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_export.cli import main
-from igpt_export.export import export_bundle
+from igpt_export.export import ExportOptions, export_bundle
 from igpt_export.model.model import NIBBLE_BLOCK
 from igpt_export.precision.calibration import Outputs, load_pictures, observe
 from igpt_export.precision.precision import Precision
@@ -63,7 +63,7 @@ def test_certificate_is_complete(bundle_of: BundleOf, weights: str, kv_cache: st
 
 def test_certificate_of_features_alone(write_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     checkpoint = load_checkpoint(write_checkpoint("ImageGPTModel"))
-    certificate = export_bundle(checkpoint, tmp_path / "bundle", Precision("int8", "int8")).certificate
+    certificate = export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(Precision("int8", "int8"))).certificate
     assert certificate is not None and certificate["prefill"] is None and certificate["decode"] is None
     shift = open_bundle(tmp_path / "bundle").manifest.certificate["features"]["held_out"]
     assert 1e-5 < shift["features_error"] < 0.2 and shift["kl_divergence"] is None

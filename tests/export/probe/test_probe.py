@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from igpt_export.probe.bake import bake_probe
 from igpt_export.probe.data import TEST, TRAIN, VALIDATION, load_data, split_off
-from igpt_export.probe.fit import STRENGTHS, best_of, fit_layers, fit_linear, load_probe
+from igpt_export.probe.fit import STRENGTHS, Labelled, best_of, fit_layers, fit_linear, load_probe
 from igpt_runtime.bundle.bundle import open_bundle
 from igpt_runtime.cli import main
 from igpt_runtime.engine.session import open_session
@@ -290,7 +290,7 @@ def blobs(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_a_fit_is_scikit_learns_best(classes: int) -> None:
     (train, labels), (held, held_labels) = blobs(200, classes, 1), blobs(99, classes, 2)
-    fit = fit_linear(train, labels, held, held_labels, classes)
+    fit = fit_linear(Labelled(train, labels), Labelled(held, held_labels), classes)
     accuracies = {}
     for strength in STRENGTHS:
         pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
@@ -305,7 +305,7 @@ def test_a_fit_is_scikit_learns_best(classes: int) -> None:
 
 def test_a_class_without_training_pictures_is_never_named() -> None:
     (train, labels), (held, held_labels) = blobs(100, 3, 1), blobs(40, 3, 2)
-    fit = fit_linear(train[labels != 1], labels[labels != 1], held, held_labels, 3)
+    fit = fit_linear(Labelled(train[labels != 1], labels[labels != 1]), Labelled(held, held_labels), 3)
     assert set(fit.linear.logits(held).argmax(1)) == {0, 2} and np.isfinite(fit.validation_nats)
 
 
@@ -314,10 +314,11 @@ def test_joined_layers_are_those_around_the_best() -> None:
     signal, labels = blobs(120, 3, 1)
     layers = rng.normal(size=(120, 6, 5)).astype(np.float32)
     layers[:, 4] = signal
-    fits = fit_layers(layers[:80], labels[:80], layers[80:], labels[80:], 3, range(6), concat=3)
+    train, held = Labelled(layers[:80], labels[:80]), Labelled(layers[80:], labels[80:])
+    fits = fit_layers(train, held, 3, range(6), concat=3)
     assert best_of(fits[:6]).layers == (4,) and fits[6].layers == (3, 4, 5)
     with pytest.raises(OptionError, match="--concat 2 needs that many consecutive layers"):
-        fit_layers(layers[:80, :2], labels[:80], layers[80:, :2], labels[80:], 3, [1, 5], concat=2)
+        fit_layers(*(Labelled(part.features[:, :2], part.labels) for part in (train, held)), 3, [1, 5], concat=2)
 
 
 def test_a_split_has_every_class(folder: Path) -> None:

@@ -23,6 +23,21 @@ from igpt_runtime.engine.cache import new_cache
 from igpt_runtime.engine.generate import DecodeStep, GenerationOptions
 from igpt_runtime.engine.session import open_session
 from igpt_runtime.errors import VerificationError
+from igpt_runtime.progress import Progress
+
+
+class Counts(Progress):
+    """Notes the stage, the unit, what is done and of how much."""
+
+    def __init__(self) -> None:
+        self.name, self.counts = "", []
+
+    def stage(self, name: str) -> None:
+        self.name = name
+
+    def count(self, done: int, total: int, unit: str) -> None:
+        self.counts.append((self.name, unit, done, total))
+
 
 TOKENS = np.random.default_rng(0).integers(0, 16, (2, 64))
 
@@ -58,13 +73,10 @@ def test_prefill_part_by_part(bundle_of: Callable[[str, str], Path], weights: st
     bundle = bundle_of(weights, kv_cache)
     session = open_session(bundle, device="cpu")
     outputs = [spec.name for spec in session.manifest.graphs[names.PREFILL].outputs]
-    counted = []
-    found = BlockGraph(bundle / "prefill.onnx").run(
-        [{names.INPUT_IDS: row[None]} for row in TOKENS],
-        outputs,
-        progress=lambda done, total: counted.append((done, total)),
-    )
-    assert counted == [(i, 4) for i in range(1, 5)]
+    progress = Counts()
+    steps = [{names.INPUT_IDS: row[None]} for row in TOKENS]
+    found = BlockGraph(bundle / "prefill.onnx").run(steps, outputs, progress=progress)
+    assert progress.counts == [("", "layers", i, 4) for i in range(1, 5)]
     graph = session.graph(names.PREFILL)
     for row, step in zip(TOKENS, found, strict=True):
         for name, expected in zip(outputs, graph.run(outputs, {names.INPUT_IDS: row[None]}), strict=True):
@@ -87,15 +99,15 @@ def test_decode_part_by_part(bundle_of: Callable[[str, str], Path], weights: str
         step(TOKENS[:, position : position + 1], position, np.zeros(2, np.float32))
         expected.append(step.logits().copy())
     graph = BlockGraph(bundle / "decode.onnx")
-    found = run_steps(graph, manifest, TOKENS[:, :20], [], shared=False, temperature=0.0)
+    found = run_steps(graph, manifest, TOKENS[:, :20], [])
     for position, logits in enumerate(expected):
         assert np.abs(found[position][names.LOGITS] - logits).max() <= 1e-4 * np.abs(logits).max()
         assert np.array_equal(found[position][names.NEXT_IDS][:, 0], found[position][names.LOGITS].argmax(-1))
     # And the last of them after the slots of those before, their own or shared.
     inputs = np.repeat(TOKENS[:1, :20], 2, axis=0)
     slots = prefilled_slots(BlockGraph(bundle / "prefill.onnx"), config, inputs[0, :12])
-    for shared, name in ((False, "decode.onnx"), (True, "decode_shared.onnx")):
-        after = run_steps(BlockGraph(bundle / name), manifest, inputs[:, 12:], slots, shared=shared, temperature=0.0)
+    for name in ("decode.onnx", "decode_shared.onnx"):
+        after = run_steps(BlockGraph(bundle / name), manifest, inputs[:, 12:], slots)
         for step, logits in zip(after, expected[12:], strict=True):
             assert (
                 np.abs(step[names.LOGITS] - logits[:1]).max()
@@ -104,22 +116,21 @@ def test_decode_part_by_part(bundle_of: Callable[[str, str], Path], weights: str
 
 
 def test_an_export_counts_bytes_and_layers(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    from igpt_export.export import export_bundle
+    from igpt_export.export import ExportOptions, export_bundle
     from igpt_export.precision.precision import Precision
 
-    counted: dict[str, list[tuple[str, int, int]]] = {}
-    stages: list[str] = []
-    export_bundle(
-        load_checkpoint(tiny_checkpoint), tmp_path / "bundle", Precision("int8", "int8"),
-        max_loss_increase=float("inf"), stage=stages.append,
-        count=lambda done, total, unit: counted.setdefault(stages[-1], []).append((unit, done, total)),
-    )  # fmt: skip
-    units = {stage: {unit for unit, _, _ in counts} for stage, counts in counted.items()}
+    options = ExportOptions(Precision("int8", "int8"), max_loss_increase=float("inf"))
+    progress = Counts()
+    export_bundle(load_checkpoint(tiny_checkpoint), tmp_path / "bundle", options, progress)
+    units: dict[str, set[str]] = {}
+    for stage, unit, _, _ in progress.counts:
+        units.setdefault(stage, set()).add(unit)
     assert units == {
         "calibrating": {"layers"}, "writing weights": {"bytes"}, "verifying against torch": {"layers"},
         "measuring the loss": {"layers"},
     }  # fmt: skip
-    assert all(counts[-1][1] == counts[-1][2] for counts in counted.values())
+    last = {stage: (done, total) for stage, _, done, total in progress.counts}
+    assert all(done == total for done, total in last.values())
 
 
 @pytest.mark.parametrize("name", [names.PREFILL, names.DECODE, names.DECODE_SHARED])
@@ -130,7 +141,7 @@ def test_mixed_rows_are_noticed(
     bundle = tmp_path / "bundle"
     shutil.copytree(bundle_of("fp32", "fp32"), bundle)
     checkpoint = load_checkpoint(tiny_checkpoint)
-    verify_bundle(bundle, checkpoint.tensors, checkpoint.config, checkpoint.classifier, Precision())
+    verify_bundle(bundle, checkpoint.tensors, checkpoint, Precision())
     path = bundle / f"{name}.onnx"
     model = onnx.load(path, load_external_data=False)
     for node in model.graph.node:
@@ -140,7 +151,7 @@ def test_mixed_rows_are_noticed(
     model.graph.node.insert(0, helper.make_node("Gather", [names.INPUT_IDS, "rows"], ["mixed"], axis=0))
     path.write_bytes(model.SerializeToString())
     with pytest.raises(VerificationError, match="logits differ"):
-        verify_bundle(bundle, checkpoint.tensors, checkpoint.config, checkpoint.classifier, Precision())
+        verify_bundle(bundle, checkpoint.tensors, checkpoint, Precision())
 
 
 @pytest.mark.parametrize("what", ["preprocess", "postprocess", "features", "classify", "score", "complete"])

@@ -18,9 +18,10 @@ const rows: Int32Array[] = await model.sample({ signal: AbortSignal.timeout(1000
 model.images(rows);
 await model.generate([1, 2, 3]).images();
 await model.completeOnce(image, { keep: 'top-half' });
+const warmer: Run = model.sample({ ...model.sampling, temperature: 2 * model.sampling.temperature });
 const error: IgptError = new BundleError();
 const field: string | undefined = error.field;
-void [natsPerToken, label, field, model.manifest.config.n_layer, model.labels.length, model.size.width];
+void [warmer, model.manifest.sampling?.top_k, natsPerToken, label, field, model.manifest.config.n_layer, model.labels.length, model.size.width];
 
 const web = await openInBrowser(new URL('https://example.org/bundle'), { ort, executionProviders: ['wasm'] });
 await web.features(await imageOf(new Blob()));

@@ -3,7 +3,7 @@
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,13 +18,13 @@ from igpt_runtime.bench.traffic import IdealMemory, Traffic, cache_dtype, ideal_
 from igpt_runtime.bundle import names
 from igpt_runtime.bundle.bundle import Bundle
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE
-from igpt_runtime.engine.generate import GenerationOptions, Tokens, generate
+from igpt_runtime.engine.generate import GenerationOptions, ResolvedOptions, Tokens, generate
 from igpt_runtime.engine.session import Session, open_session
 from igpt_runtime.errors import OptionError
+from igpt_runtime.progress import SILENT, Progress
 from igpt_runtime.tasks.complete import complete, rows_to_keep, tokens_of
 
 _CPU = "CPUExecutionProvider"
-Show = Callable[[str], None]  # called with the name of each stage when it begins
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,14 @@ class _Round:
     tokens: tuple[Tokens, Tokens]  # drawn at batch 1, int64 [1, n_positions]; in all, int64 [n, n_positions]
 
 
+@dataclass
+class _Measured:
+    rounds: list[_Round]
+    fresh: FreshProcess
+    traffic: Traffic | None
+    verification: Agreement
+
+
 def benchmark(
     path: Path | str | None = None,
     *,
@@ -101,7 +109,7 @@ def benchmark(
     threads: int | None = None,
     n: int = 8,
     rounds: int = 3,
-    show: Show = lambda _: None,
+    progress: Progress = SILENT,
 ) -> Result:
     """Measure the bundle at `path` (the embedded demo if None) and verify the tokens drawn on the way.
 
@@ -111,38 +119,36 @@ def benchmark(
         DeviceError: no usable onnxruntime, no such device, or a new process cannot use it.
         VerificationError: tokens do not follow from the model.
     """
-    options = GenerationOptions(n, SEED)
+    options = ResolvedOptions(n, SEED)  # the plain distribution, whatever the bundle recommends: all are timed alike
     if rounds < 1:
         raise OptionError(f"rounds must be at least 1, got {rounds}")
     bundle = open_session(path, device=device, threads=threads).bundle
     bundle.graph_path(names.DECODE)  # what is missing or damaged is told before anything is timed
     bundle.check_file(WEIGHTS_FILE)
     kept, n_positions = _kept_tokens(bundle), bundle.manifest.config.n_positions
-    show("a fresh process")
+    progress.stage("a fresh process")
     fresh = measure_fresh_process(bundle.path, device, threads, n)
     measured = []
     for i in range(rounds):
-        measured.append(
-            _round(bundle.path, device, threads, options, kept, _within(show, f"round {i + 1} of {rounds}"))
-        )
+        part = _Within(progress, f"round {i + 1} of {rounds}")
+        measured.append(_round(bundle.path, device, threads, options, kept, part))
     traffic = None
     if measured[0].provider == _CPU:
-        show("memory bandwidth")
+        progress.stage("memory bandwidth")
         # The steps that count attend to kept + 2 .. n_positions slots, their own one included.
         step = _steps([r.alone for r in measured], 1).median
         traffic = measure_traffic(bundle, (kept + 2 + n_positions) / 2, step)
-    show("verification")
+    progress.stage("verification")
     session = open_session(bundle.path, device=device, threads=threads)
     verification = redraw(session, [tokens for r in measured for tokens in r.tokens], kept, options)
     verification.check()
-    return _result(bundle, options, threads or default_threads(), measured, kept, fresh, traffic, verification)
+    found = _Measured(measured, fresh, traffic, verification)
+    return _result(bundle, options, threads or default_threads(), kept, found)
 
 
-def _result(
-    bundle: Bundle, options: GenerationOptions, threads: int, measured: Sequence[_Round], kept: int,
-    fresh: FreshProcess, traffic: Traffic | None, verification: Agreement,
-) -> Result:  # fmt: skip
+def _result(bundle: Bundle, options: GenerationOptions, threads: int, kept: int, found: _Measured) -> Result:
     """Sum up the rounds."""
+    measured = found.rounds
     config, form = bundle.manifest.config, bundle.manifest.image_format
     return Result(
         name=bundle.manifest.name,
@@ -155,13 +161,13 @@ def _result(
         provider=measured[0].provider,
         load=statistics.median(r.load for r in measured),
         open_to_first_token=statistics.median(r.open_to_first_token for r in measured),
-        fresh_process=fresh,
+        fresh_process=found.fresh,
         ideal_memory=ideal_memory(bundle, measured[0].rows, kept),
         prefill=_prefill(kept + 1, [r.to_first_token for r in measured]),
         decode=(_steps([r.alone for r in measured], 1), _steps([r.together for r in measured], measured[0].rows)),
         end_to_end=_end_to_end(options.n, config.n_positions - kept, [r.seconds for r in measured]),
-        traffic=traffic,
-        verification=verification,
+        traffic=found.traffic,
+        verification=found.verification,
         machine=machine(),
     )
 
@@ -175,15 +181,21 @@ def _kept_tokens(bundle: Bundle) -> int:
     return kept
 
 
-def _within(show: Show, stage: str) -> Show:
-    return lambda part: show(f"{stage}, {part}")
+class _Within(Progress):
+    """Stages that are parts of one."""
+
+    def __init__(self, progress: Progress, stage: str) -> None:
+        self._progress, self._stage = progress, stage
+
+    def stage(self, name: str) -> None:
+        self._progress.stage(f"{self._stage}, {name}")
 
 
 def _round(
-    path: Path, device: str, threads: int | None, options: GenerationOptions, kept: int, show: Show
+    path: Path, device: str, threads: int | None, options: GenerationOptions, kept: int, progress: Progress
 ) -> _Round:  # fmt: skip
     """Every measurement once, with a session of its own."""
-    show("one completion")
+    progress.stage("one completion")
     begin = time.perf_counter()
     session = open_session(path, device=device, threads=threads)
     session.graph(names.DECODE)
@@ -191,11 +203,11 @@ def _round(
     form = session.manifest.image_format
     picture = half_picture(form.clusters, form.height, form.width)
     primer = tokens_of(session, picture)[:kept]
-    single = GenerationOptions(1, options.seed)
+    single = ResolvedOptions(1, options.seed)
     next(generate(session, primer, single))
     open_to_first_token = time.perf_counter() - begin
     (first, *alone), one = _timed(session, primer, single)
-    show(f"{options.n} completions")
+    progress.stage(f"{options.n} completions")
     _warm_up(session, picture, options)
     clock = _Clock()
     done = complete(session, picture, options, progress=clock.tick)

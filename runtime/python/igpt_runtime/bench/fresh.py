@@ -84,7 +84,7 @@ class _Watch:
 
 def main(request: str) -> None:
     """Complete as asked; prints a line at the first token and a JSON object of the memory it took at the end."""
-    from igpt_runtime.engine.generate import GenerationOptions
+    from igpt_runtime.engine.generate import ResolvedOptions
     from igpt_runtime.engine.session import open_session
     from igpt_runtime.tasks.complete import complete
 
@@ -93,7 +93,7 @@ def main(request: str) -> None:
     form = session.manifest.image_format
     picture = half_picture(form.clusters, form.height, form.width)
     watch = _Watch()
-    complete(session, picture, GenerationOptions(asked["n"], SEED), progress=watch)
+    complete(session, picture, ResolvedOptions(asked["n"], SEED), progress=watch)
     split = {"anonymous": watch.most.anonymous, "mapped": watch.most.file} if watch.most else _UNKNOWN
     print(json.dumps({"peak_memory": peak_memory(), **split}), flush=True)
 

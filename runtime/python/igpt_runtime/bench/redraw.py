@@ -13,7 +13,7 @@ import numpy.typing as npt
 from igpt_runtime.bench.traffic import cache_dtype
 from igpt_runtime.bundle import names
 from igpt_runtime.bundle.manifest import Manifest
-from igpt_runtime.engine.generate import GenerationOptions, Tokens
+from igpt_runtime.engine.generate import GenerationOptions, ResolvedOptions, Tokens
 from igpt_runtime.engine.random import uniforms
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import VerificationError
@@ -78,12 +78,12 @@ def redraw(session: Session, pictures: Sequence[Tokens], kept: int, options: Gen
     Raises:
         BundleError: the bundle has no prefill graph or it is damaged.
     """
-    tolerance = tolerance_of(session.manifest)
+    tolerance, used = tolerance_of(session.manifest), options.resolved(session.manifest)
     rows = {(sample, row.tobytes()): row for tokens in pictures for sample, row in enumerate(tokens)}
     same, distances = [], []
     for (sample, _), row in rows.items():
-        draws = uniforms(options.seed, [sample], range(kept, row.size))[0]
-        ranked = _Ranked.of(_logits(session, row)[kept:], options)
+        draws = uniforms(used.seed, [sample], range(kept, row.size))[0]
+        ranked = _Ranked.of(_logits(session, row)[kept:], used)
         same.append(ranked.draw(draws) == row[kept:])
         distances.append(ranked.distances(row[kept:], draws, tolerance.tie))
     identical, distance = np.concatenate(same), np.concatenate(distances)
@@ -115,7 +115,7 @@ class _Ranked:
     greedy: bool
 
     @classmethod
-    def of(cls, logits: npt.NDArray[np.float32], options: GenerationOptions) -> "_Ranked":
+    def of(cls, logits: npt.NDArray[np.float32], options: ResolvedOptions) -> "_Ranked":
         """Steps 1 to 5 of the rules."""
         order = np.argsort(-logits, axis=1, kind="stable")
         ranked = np.take_along_axis(logits, order, axis=1).astype(np.float64)

@@ -1,5 +1,6 @@
-"""What a checkpoint says besides its weights: the model's shape, its image format, what its classifier reads."""
+"""What a checkpoint says besides its weights: the model's shape, its image format, how to sample, its classifier."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,33 @@ class ImageFormat:
     width: int
     clusters: npt.NDArray[np.float32]  # [n_clusters, 3] colour centres in [-1, 1]
     resample: int = 2  # PIL's filter number; 2 is bilinear
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """How tokens are drawn where a request does not say it: what the checkpoint recommends, else as the model predicts.
+
+    Without arguments it is the plain distribution, that of the model.
+    """
+
+    temperature: float = 1.0  # divides the logits; 0 always takes the likeliest token
+    top_k: int = 0  # draw among the k likeliest tokens only; 0 is off
+    top_p: float = 1.0  # draw among the likeliest tokens that reach this probability only; 1 is off
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether tokens are drawn from the model's own distribution."""
+        return self == SamplingDefaults()
+
+    def problem(self) -> str | None:
+        """What is out of range, in words; None if nothing is."""
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            return f"temperature must be a finite number of at least 0, got {self.temperature}"
+        if self.top_k < 0:
+            return f"top-k must be at least 0 (0 is off), got {self.top_k}"
+        if not 0 < self.top_p <= 1:
+            return f"top-p must be above 0 and at most 1 (1 is off), got {self.top_p}"
+        return None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from igpt_runtime.bundle import names
-from igpt_runtime.bundle.config import PROTOCOLS, Classifier, ImageFormat, ImageGPTConfig
+from igpt_runtime.bundle.config import PROTOCOLS, Classifier, ImageFormat, ImageGPTConfig, SamplingDefaults
 from igpt_runtime.bundle.names import TensorSpec, graph_specs
 from igpt_runtime.errors import BundleError
 
@@ -22,6 +22,7 @@ _LOSS_FIELDS = ("nats_per_token_fp32", "nats_per_token", "increase", "kl_diverge
 _CLASS_FIELDS = ("kl_divergence", "top1_agreement")
 PROFILES = ("fused", "portable")
 PRECISIONS = ("fp32", "int8", "int4", "fp16")
+MAX_TOP_K = 2**53 - 1  # of the recommended sampling: what every language reads from JSON as it is
 CACHE_DTYPES = {"fp32": "float32", "int8": "int8", "fp16": "float16"}
 
 
@@ -59,9 +60,9 @@ class Manifest:
     source: Mapping[str, str | None]  # checkpoint and its sha256
     tools: Mapping[str, str]  # versions that made the bundle
     verification: Mapping[str, float]  # the exporter's own comparison; see igpt_export.verify.bundle
-    certificate: Mapping[str, Any] | None = (
-        None  # what the precision costs, None for fp32; see igpt_export.verify.certificate
-    )
+    # What the precision costs, None for fp32; see igpt_export.verify.certificate.
+    certificate: Mapping[str, Any] | None = None
+    sampling: SamplingDefaults = SamplingDefaults()  # of requests that do not say how to draw
 
     @property
     def cache_dtype(self) -> str:
@@ -145,6 +146,7 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         tools=dict(record["tools"]),
         verification={key: float(value) for key, value in record["verification"].items()},
         certificate=_certificate(record["certificate"]),
+        sampling=_sampling(record.get("sampling")),
     )
 
 
@@ -155,6 +157,21 @@ def _classifier(record: Any, config: ImageGPTConfig) -> Classifier:
     if classifier.protocol not in PROTOCOLS:
         raise ValueError(f"classifier.protocol is {classifier.protocol!r}, not one of {', '.join(PROTOCOLS)}")
     return classifier
+
+
+def _sampling(record: Any) -> SamplingDefaults:
+    """The recommended sampling; the model's own distribution if there is none, as in older bundles."""
+    if record is None:
+        return SamplingDefaults()
+    temperature, top_k, top_p = record["temperature"], record["top_k"], record["top_p"]
+    if type(temperature) not in (int, float) or type(top_p) not in (int, float):
+        raise TypeError(f"sampling has temperature {temperature!r} and top_p {top_p!r}, which are not two numbers")
+    if type(top_k) is not int or top_k > MAX_TOP_K:
+        raise TypeError(f"sampling.top_k is {top_k!r}, not a whole number up to {MAX_TOP_K}")
+    sampling = SamplingDefaults(float(temperature), top_k, float(top_p))
+    if problem := sampling.problem():
+        raise ValueError(f"sampling: {problem}")
+    return sampling
 
 
 def _certificate(record: Any) -> Mapping[str, Any] | None:

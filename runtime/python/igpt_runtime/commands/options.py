@@ -1,16 +1,21 @@
-"""Options that several commands have, and what they share otherwise."""
+"""Options that several commands have, gathered into what they mean, and what the commands share otherwise."""
 
 import contextlib
+import functools
+import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from igpt_runtime.console import token_progress
+from igpt_runtime.bundle.config import PROTOCOLS
+from igpt_runtime.console import counted
 from igpt_runtime.errors import OptionError
 
 if TYPE_CHECKING:
+    from igpt_runtime.engine.generate import GenerationOptions
     from igpt_runtime.engine.session import Session
     from igpt_runtime.pictures.reading import Picture
     from igpt_runtime.tasks.feature_store import FeatureStore
@@ -20,63 +25,172 @@ SOME_BROKEN = 3  # exit status if pictures were left out
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
-def _together(*decorators: Decorator) -> Decorator:
+def gathered(parameter: str, make: Callable[..., object], *options: Decorator) -> Decorator:
+    """Options of a command that become one parameter of its function: what `make` returns for their values.
+
+    make: its parameters are called like the options.
+    """
+    names = list(inspect.signature(make).parameters)
+
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
+        @functools.wraps(function)
+        def command(**values: Any) -> None:
+            own = {name: values.pop(name) for name in names}
+            function(**values, **{parameter: make(**own)})
+
+        decorated: Callable[..., None] = command
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
 
     return decorate
 
 
 json_option = click.option("as_json", "--json", is_flag=True, help="Print the result as JSON.")
 force_option = click.option("--force", is_flag=True, help="Overwrite existing output files.")
-crop_option = click.option(
-    "--crop", is_flag=True, help="Resize the short side and cut the centre, instead of squashing."
-)
 skip_broken_option = click.option(
     "--skip-broken",
     is_flag=True,
     help=f"Leave out pictures that cannot be read; the exit status is then {SOME_BROKEN}.",
 )
-model_option = click.option("--model", metavar="DIR", help="Bundle directory.  [default: the embedded demo]")
-model_options = _together(
+layers_option = click.option(
+    "--layers",
+    default="all",
+    show_default=True,
+    help="all, or some of 0 .. n_layer, as 9,12,18. What is deeper is not computed.",
+)
+protocol_option = click.option(
+    "--protocol",
+    type=click.Choice(list(PROTOCOLS)),
+    default="hf",
+    show_default=True,
+    help="hf: as transformers prepares pictures; paper: as the paper does, cut square.",
+)
+model_option = click.option(
+    "--model",
+    metavar="DIR|OWNER/NAME",
+    envvar="IGPT_MODEL",
+    show_envvar=True,
+    help="Bundle directory, or a bundle on the Hugging Face hub.  [default: the embedded demo]",
+)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The bundle, and what it runs on."""
+
+    name: str | None  # directory or Hub id; None is the embedded demo
+    device: str
+    threads: int | None  # None leaves ONNX Runtime's choice
+
+    def open(self) -> "Session":
+        """Open it. Raises as `igpt_runtime.engine.session.open_session` does."""
+        from igpt_runtime.engine.session import open_session
+
+        return open_session(self.name, device=self.device, threads=self.threads)
+
+
+model_options = gathered(
+    "model",
+    lambda model, device, threads: ModelOptions(model, device, threads),
     model_option,
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-)
-sampling_options = _together(
-    click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same pictures."),
-    click.option("--temperature", type=float, default=1.0, show_default=True, help="0 takes the likeliest token."),
-    click.option("--top-k", type=int, default=0, show_default=True, help="Only the k likeliest tokens; 0 is off."),
-    click.option(
-        "--top-p", type=float, default=1.0, show_default=True, help="Only the likeliest tokens up to this sum."
-    ),
-)
-drawing_options = _together(
-    click.option("--separate", is_flag=True, help="Also write each picture to a file of its own, OUT-1.png ..."),
-    click.option("--gif", is_flag=True, help="Also write an animation of the drawing, OUT.gif."),
-    click.option("--scale", type=int, help="Enlarge every pixel this many times.  [default: about 128 px a picture]"),
+    click.option("--threads", type=int, help="Threads inside one operator.  [default: one per physical core]"),
 )
 
 
-def check_stdout(output: str, as_json: bool) -> None:
-    """Raise OptionError if a picture or array and JSON would both go to stdout."""
-    if output == "-" and as_json:
-        raise OptionError("--json and -o - would both write to stdout; give -o a path")
+def sampling_options(n: int) -> Decorator:
+    """How pictures are drawn, as `sampling: GenerationOptions`. n: the default of -n."""
+
+    def make(
+        n: int, seed: int, temperature: float | None, top_k: int | None, top_p: float | None
+    ) -> "GenerationOptions":
+        from igpt_runtime.engine.generate import GenerationOptions
+
+        return GenerationOptions(n, seed, temperature, top_k, top_p)
+
+    default = "  [default: the model's]"
+    return gathered(
+        "sampling",
+        make,
+        click.option("-n", default=n, show_default=True, help="How many to draw."),
+        click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same pictures."),
+        click.option("--temperature", type=float, help=f"1 is the plain distribution, 0 the likeliest token.{default}"),
+        click.option("--top-k", type=int, help=f"Only the k likeliest tokens; 0 is off.{default}"),
+        click.option("--top-p", type=float, help=f"Only the likeliest tokens up to this sum; 1 is off.{default}"),
+    )
 
 
-def picture_of(image: str) -> "Picture":
-    """The picture that an argument names; - is standard input."""
-    if image != "-":
-        return image
+@dataclass(frozen=True)
+class Target:
+    """A file to write."""
+
+    path: str | None  # - is stdout
+    force: bool  # overwrite it
+
+    def check(self, *, as_json: bool) -> None:
+        """Raise OptionError or OutputError if it cannot be written."""
+        from igpt_runtime.files import check_writable
+
+        if self.path == "-" and as_json:
+            raise OptionError("--json and -o - would both write to stdout; give -o a path")
+        check_writable([] if self.path is None else [self.path], force=self.force)
+
+
+def target_option(help: str, *, required: bool = False) -> Decorator:
+    """The file a command writes, as `target: Target`."""
+    return gathered(
+        "target",
+        lambda output, force: Target(output, force),
+        click.option("-o", "--output", required=required, help=help),
+        force_option,
+    )
+
+
+class Reading:
+    """The pictures a command is given, and those of them that could not be read."""
+
+    def __init__(self, images: Sequence[str], crop: bool, skip_broken: bool) -> None:
+        """images: files, directories, or - for standard input. Raises ImageError, OptionError."""
+        from igpt_runtime.pictures.folder import find_pictures
+
+        if list(images).count("-") > 1:
+            raise OptionError("- was given more than once, and standard input can be read only once; give it once")
+        self.names = find_pictures(images)
+        self.crop, self.skip_broken = crop, skip_broken
+        self.broken: list[str] = []  # what is wrong with each that was left out
+
+    @property
+    def pictures(self) -> "list[Picture]":
+        """The pictures, in the order of `names`."""
+        return [_picture(name) for name in self.names]
+
+    @property
+    def leave_out(self) -> Callable[[str], None] | None:
+        """What to call with the fault of a picture that cannot be read; None if that ends the command."""
+        return leaving_out(self.broken) if self.skip_broken else None
+
+    def finish(self) -> None:
+        """End the command with the status that tells of pictures left out, if there are any."""
+        if self.broken:
+            sys.exit(SOME_BROKEN)
+
+
+reading_options = gathered(
+    "reading",
+    Reading,
+    click.argument("images", nargs=-1, required=True),
+    click.option("--crop", is_flag=True, help="Cut the centre of pictures that are not square, instead of squashing."),
+    skip_broken_option,
+)
+
+
+def _picture(name: str) -> "Picture":
+    if name != "-":
+        return name
     if sys.stdin is None:
         raise OptionError("standard input is closed; name a picture file")
     return sys.stdin.buffer
-
-
-def pictures_of(images: Iterable[str]) -> list["Picture"]:
-    """The pictures that arguments name."""
-    return [picture_of(image) for image in images]
 
 
 def leaving_out(broken: list[str]) -> Callable[[str], None]:
@@ -101,7 +215,7 @@ def parse_layers(text: str) -> list[int] | None:
 
 @contextlib.contextmanager
 def filled(
-    store: "FeatureStore", session: "Session", pictures: Sequence["Picture"], broken: Callable[[str], None] | None
+    store: "FeatureStore", session: "Session", pictures: "Sequence[Picture]", broken: Callable[[str], None] | None
 ) -> Iterator[None]:
     """Compute what a store lacks, with progress; if that, or the block, is interrupted, say what is kept.
 
@@ -111,7 +225,7 @@ def filled(
     if before and before < store.count:
         click.echo(f"going on after {before:,} of {store.count:,} pictures", err=True)
     try:
-        with token_progress("embedding", store.count, "images", before=before) as progress:
+        with counted("embedding", store.count, "images", before=before) as progress:
             store.fill(session, pictures, broken=broken, progress=progress)
         yield
     except BaseException:

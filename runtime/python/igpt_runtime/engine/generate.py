@@ -1,6 +1,5 @@
 """The generation loop: prefill once, share what was given among n samples, decode token by token."""
 
-import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_runtime.bundle import names
-from igpt_runtime.bundle.config import ImageGPTConfig
+from igpt_runtime.bundle.config import ImageGPTConfig, SamplingDefaults
+from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.cache import Cache, Slots, new_cache, share_prefix, shares_prefix
 from igpt_runtime.engine.device import CUDA, CudaTensors, HostTensors
 from igpt_runtime.engine.memory import rows_at_once
@@ -25,13 +25,13 @@ _FLOAT32 = np.finfo(np.float32)
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """One request for samples."""
+    """One request for samples. What is None is the model's: its manifest says how to draw from it."""
 
     n: int = 8  # how many
     seed: int = 0  # 0 .. 2**64 - 1; the same seed gives the same tokens
-    temperature: float = 1.0  # divides the logits; 0 always takes the likeliest token
-    top_k: int = 0  # draw among the k likeliest tokens only; 0 is off
-    top_p: float = 1.0  # draw among the likeliest tokens that reach this probability only; 1 is off
+    temperature: float | None = None  # divides the logits; 0 always takes the likeliest token
+    top_k: int | None = None  # draw among the k likeliest tokens only; 0 is off
+    top_p: float | None = None  # draw among the likeliest tokens that reach this probability only; 1 is off
 
     def __post_init__(self) -> None:
         """Raise OptionError for values out of range."""
@@ -39,12 +39,29 @@ class GenerationOptions:
             raise OptionError(f"n must be 1 .. {_MAX_N}, got {self.n}")
         if not 0 <= self.seed < 2**64:
             raise OptionError(f"seed must be in 0 .. 2**64 - 1, got {self.seed}")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise OptionError(f"temperature must be a finite number of at least 0, got {self.temperature}")
-        if self.top_k < 0:
-            raise OptionError(f"top-k must be at least 0 (0 is off), got {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise OptionError(f"top-p must be above 0 and at most 1 (1 is off), got {self.top_p}")
+        if problem := self._sampling(SamplingDefaults()).problem():
+            raise OptionError(problem)
+
+    def resolved(self, manifest: Manifest) -> "ResolvedOptions":
+        """The same request with the model's sampling for what is None."""
+        sampling = self._sampling(manifest.sampling)
+        return ResolvedOptions(self.n, self.seed, sampling.temperature, sampling.top_k, sampling.top_p)
+
+    def _sampling(self, defaults: SamplingDefaults) -> SamplingDefaults:
+        return SamplingDefaults(
+            defaults.temperature if self.temperature is None else self.temperature,
+            defaults.top_k if self.top_k is None else self.top_k,
+            defaults.top_p if self.top_p is None else self.top_p,
+        )
+
+
+@dataclass(frozen=True)
+class ResolvedOptions(GenerationOptions):
+    """A request that leaves nothing to the model; by default it draws from the plain distribution."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
 
 
 def generate(
@@ -137,6 +154,7 @@ class DecodeStep:
     ) -> None:
         """with_logits: also keep the logits of each step, for `logits`."""
         config = session.manifest.config
+        options = options.resolved(session.manifest)
         self._tensors = tensors = _tensors(self, session, cache)
         tensors.bind(names.PAST_LENGTH, np.zeros((), np.int64))
         tensors.bind(names.UNIFORM, np.zeros(cache.rows, np.float32))

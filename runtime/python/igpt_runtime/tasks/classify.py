@@ -1,6 +1,7 @@
 """Class probabilities of pictures: one prefill per picture, of the graph up to the deepest layer that is read."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ from igpt_runtime.bundle.config import PROTOCOLS
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import BundleError
 from igpt_runtime.pictures.reading import Picture
-from igpt_runtime.tasks.features import Broken, behind_sos, token_batches
+from igpt_runtime.tasks.features import Broken, behind_sos, check_any_read, token_batches
 
 Array = npt.NDArray[np.float32]
 
@@ -25,10 +26,45 @@ def classify(session: Session, pictures: Sequence[Picture], *, crop: bool = Fals
         ImageError: a picture cannot be read.
         OptionError: there are no pictures.
     """
-    logits = np.concatenate([values for _, values in class_logits(session, pictures, crop=crop)])
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities
+    return np.concatenate([values for _, values in class_probabilities(session, pictures, crop=crop)])
+
+
+def class_probabilities(
+    session: Session, pictures: Sequence[Picture], *, crop: bool = False, broken: Broken | None = None
+) -> Iterator[tuple[list[int], Array]]:
+    """As `classify`, batch by batch: indices of pictures, and their probabilities [batch, labels].
+
+    broken: see `igpt_runtime.tasks.features.feature_batches`.
+    """
+    read = 0
+    for indices, logits in class_logits(session, pictures, crop=crop, broken=broken):
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        yield indices, exponentials / exponentials.sum(axis=1, keepdims=True)
+        read += len(indices)
+    check_any_read(read, len(pictures))
+
+
+def class_records(labels: Sequence[str], images: Sequence[str], rows: Sequence[Array]) -> list[dict[str, Any]]:
+    """A record for each picture: its likeliest label, and the probability of each label, the likeliest first.
+
+    rows: probabilities, float32 [labels] a picture.
+    """
+    records = []
+    for image, row in zip(images, rows, strict=True):
+        ranked = [{"label": labels[i], "probability": float(row[i])} for i in row.argsort(kind="stable")[::-1]]
+        records.append({"image": image, "label": ranked[0]["label"], "probabilities": ranked})
+    return records
+
+
+def class_table(labels: Sequence[str], images: Sequence[str], rows: Sequence[Array]) -> list[dict[str, object]]:
+    """The same as lines of a table, with a column for each label in their order; labels may be alike."""
+    return [
+        {
+            "image": image, "label": labels[int(row.argmax())], "probability": float(row.max()),
+            **{f"{i} {label}": float(value) for i, (label, value) in enumerate(zip(labels, row, strict=True))},
+        }
+        for image, row in zip(images, rows, strict=True)
+    ]  # fmt: skip
 
 
 def class_logits(
@@ -36,7 +72,7 @@ def class_logits(
 ) -> Iterator[tuple[list[int], Array]]:
     """As `classify`, before the softmax and batch by batch: indices of pictures, and their logits [batch, labels].
 
-    broken: see `feature_batches`.
+    broken: see `igpt_runtime.tasks.features.feature_batches`.
     """
     classifier = session.manifest.classifier
     if classifier is None:

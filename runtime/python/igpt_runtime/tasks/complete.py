@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from igpt_runtime.engine.generate import GenerationOptions, Tokens, generate_all
+from igpt_runtime.engine.generate import GenerationOptions, ResolvedOptions, Tokens, generate_all
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import OptionError
 from igpt_runtime.pictures.palette import image_to_tokens, resize_image, tokens_to_image
@@ -23,6 +23,7 @@ class Completion:
     kept_rows: int  # rows at the top that were given
     images: list[Image.Image]  # n pictures, RGB, width x height of the model
     original: Image.Image | None  # the given picture at the model's size, before its colours were quantised
+    options: ResolvedOptions  # with which they were drawn, the model's own where the request had none
 
 
 def tokens_of(session: Session, image: Image.Image, *, crop: bool = False) -> Tokens:
@@ -37,25 +38,36 @@ def images_of(session: Session, tokens: Tokens) -> list[Image.Image]:
     return [tokens_to_image(row, form.clusters, form.height, form.width) for row in tokens]
 
 
-def rows_to_keep(keep: str, height: int) -> int:
-    """Rows that "top-half", a fraction ("0.25", "25%") or a number of rows ("8") mean.
+def rows_to_keep(keep: str | float, height: int) -> int:
+    """Rows at the top that are meant by "top-half", a number of rows (8, "8"), or a fraction (0.25, "0.25", "25%").
+
+    Whole numbers are rows, and what has a decimal point or a per cent sign is a fraction below 1.
 
     Raises:
         OptionError: it is none of these, or leaves nothing to complete.
     """
-    if keep == "top-half":
+    text = str(keep)
+    if text == "top-half":
         return height // 2
     try:
-        if keep.endswith("%"):
-            rows = round(height * float(keep[:-1]) / 100)
-        elif "." in keep:
-            rows = round(height * float(keep))
+        if text.endswith("%"):
+            share, read = float(text[:-1]) / 100, f"{text} of {height} rows"
+        elif any(mark in text for mark in ".eE"):
+            share, read = float(text), f"the fraction {text} of {height} rows"
         else:
-            rows = int(keep)
+            rows, read = int(text), f"{int(text)} rows"
+            share = rows / height
+        rows = round(height * share)
     except (ValueError, OverflowError) as error:
-        raise OptionError(f"keep must be top-half, a fraction like 0.25, or a number of rows; got {keep!r}") from error
-    if not 0 <= rows < height:
-        raise OptionError(f"keep {keep!r} is {rows} rows; it must be 0 .. {height - 1} of the picture's {height}")
+        raise OptionError(
+            f"keep {text!r} is not understood; give rows (8), a fraction (0.25, 25%) or top-half"
+        ) from error
+    if share < 0 or rows >= height:
+        fault = "is less than nothing" if share < 0 else "leaves nothing to draw"
+        raise OptionError(
+            f"keep {text!r} was read as {read}, which {fault}; whole numbers are rows, 0 to {height - 1}, and "
+            "fractions are below 1 (0.25, 25%)"
+        )
     return rows
 
 
@@ -64,7 +76,7 @@ def complete(
     picture: Picture,
     options: GenerationOptions | None = None,
     *,
-    keep: str = "top-half",
+    keep: str | float = "top-half",
     crop: bool = False,
     progress: Progress | None = None,
 ) -> Completion:
@@ -82,13 +94,15 @@ def complete(
     image = as_image(picture)
     original = resize_image(image, form.height, form.width, crop=crop, resample=form.resample)
     primer = tokens_of(session, original)[: rows * form.width]
-    tokens = generate_all(session, primer, options or GenerationOptions(), progress)
-    return Completion(tokens, rows, images_of(session, tokens), original)
+    used = (options or GenerationOptions()).resolved(session.manifest)
+    tokens = generate_all(session, primer, used, progress)
+    return Completion(tokens, rows, images_of(session, tokens), original, used)
 
 
 def sample(
     session: Session, options: GenerationOptions | None = None, *, progress: Progress | None = None
 ) -> Completion:
     """Draw `options.n` whole pictures from nothing. Raises BundleError."""
-    tokens = generate_all(session, np.empty(0, np.int64), options or GenerationOptions(), progress)
-    return Completion(tokens, 0, images_of(session, tokens), None)
+    used = (options or GenerationOptions()).resolved(session.manifest)
+    tokens = generate_all(session, np.empty(0, np.int64), used, progress)
+    return Completion(tokens, 0, images_of(session, tokens), None, used)

@@ -17,7 +17,7 @@ SUFFIXES = (".npz", ".parquet")
 _ROWS = 1024  # written at once
 
 
-def table_suffix(path: str) -> str:
+def feature_suffix(path: str) -> str:
     """The suffix that says how features are written; standard output gets `.npz`. Raises OptionError for another one.
 
     Raises DeviceError if pyarrow is needed and not there.
@@ -50,7 +50,7 @@ def write_features(
         _write_npz(sys.stdout.buffer, values, images, request)
         return
     with atomic_path(output) as temporary:
-        if table_suffix(output) == ".parquet":
+        if feature_suffix(output) == ".parquet":
             _write_parquet(temporary, values, images, request)
         else:
             with temporary.open("wb") as file:

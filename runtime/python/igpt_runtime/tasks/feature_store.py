@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igpt_runtime.bundle.config import PROTOCOLS
 from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from igpt_runtime.engine.session import Session
-from igpt_runtime.errors import OptionError, OutputError
+from igpt_runtime.errors import OutputError
 from igpt_runtime.pictures.reading import Picture
-from igpt_runtime.tasks.features import Broken, check_any_read, checked_layers, feature_batches
+from igpt_runtime.tasks.features import Broken, check_any_read, checked_layers, feature_batches, rules_of
 
 _REQUEST, _ROWS, _DONE = "request.json", "rows", "done"
 _KEPT = "kept"  # those of the pictures that could be read, if some could not
@@ -152,8 +151,7 @@ def feature_request(
     pictures: what identifies each: see `file_identity`. Raises OptionError for layers or a protocol that there are not.
     """
     manifest = session.manifest
-    if protocol not in PROTOCOLS:
-        raise OptionError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
+    rules = rules_of(protocol)
     files = manifest.files
     return {
         "model": manifest.name,
@@ -161,7 +159,7 @@ def feature_request(
         "manifest": hashlib.sha256((session.bundle.path / MANIFEST_FILE).read_bytes()).hexdigest(),
         "layers": list(checked_layers(manifest, layers)),
         "protocol": protocol,
-        "crop": crop or PROTOCOLS[protocol].crop,
+        "crop": crop or rules.crop,
         "n_embd": manifest.config.n_embd,
         "pictures": list(pictures),
     }

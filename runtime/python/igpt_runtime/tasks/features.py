@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_runtime.bundle import names
-from igpt_runtime.bundle.config import PROTOCOLS
+from igpt_runtime.bundle.config import PROTOCOLS, Protocol
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.generate import Tokens
 from igpt_runtime.engine.session import Session
@@ -61,15 +61,20 @@ def feature_batches(
     broken: called with what is wrong with a picture that cannot be read, instead of raising.
     """
     kept = checked_layers(session.manifest, layers)
-    if protocol not in PROTOCOLS:
-        raise OptionError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
-    rules = PROTOCOLS[protocol]
+    rules = rules_of(protocol)
     output = names.NORMED_FEATURES if rules.normed else names.FEATURES
     batches = token_batches(session, pictures, crop=crop or rules.crop, broken=broken)
     with session.part(names.PREFILL, [output], {output: kept}) as graph:
         for indices, tokens in batches:
             inputs = behind_sos(session, tokens) if rules.sos else tokens
             yield indices, graph.run([output], {names.INPUT_IDS: inputs})[0]
+
+
+def rules_of(protocol: str) -> Protocol:
+    """What a protocol says. Raises OptionError for an unknown one."""
+    if protocol not in PROTOCOLS:
+        raise OptionError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol]
 
 
 def checked_layers(manifest: Manifest, layers: Sequence[int] | None) -> tuple[int, ...]:

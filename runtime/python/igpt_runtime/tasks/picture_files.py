@@ -26,60 +26,89 @@ _MAX_SCALE = 64
 
 
 @dataclass(frozen=True)
+class PictureOptions:
+    """What is written of the pictures that are drawn together, besides their contact sheet."""
+
+    separate: bool = False  # each picture by itself, without a caption
+    gif: bool = False  # an animation of the drawing
+    scale: int | None = None  # squares a pixel becomes; None: about 128 pixels a picture on the sheet, 1 by itself
+    force: bool = False  # overwrite files
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for a scale out of range."""
+        if self.scale is not None and not 1 <= self.scale <= _MAX_SCALE:
+            raise OptionError(f"scale must be 1 .. {_MAX_SCALE}, got {self.scale}")
+
+
+@dataclass(frozen=True)
 class Outputs:
     """Where the pictures go."""
 
     sheet: str  # path of the contact sheet; - is stdout
     separate: tuple[str, ...]  # paths of the single pictures; empty for none
     gif: str | None  # path of the animation
-    scale: int | None  # squares a pixel becomes; None is about 128 pixels a picture
+
+    @property
+    def paths(self) -> list[str]:
+        """All of them."""
+        return [self.sheet, *self.separate, *([self.gif] if self.gif else [])]
 
 
-def plan_outputs(sheet: str, n: int, *, separate: bool, gif: bool, scale: int | None, force: bool) -> Outputs:
-    """Name the files of `n` pictures, and find out before the work begins whether they can be written.
+def plan_outputs(sheets: Sequence[str], n: int, options: PictureOptions) -> list[Outputs]:
+    """Name the files of `n` pictures for each sheet, and find out before the work begins whether they can be written.
 
     Raises:
         OptionError: the options contradict each other, or ask for an unknown format.
-        OutputError: a file exists and `force` is not given, or its directory cannot be written.
+        OutputError: a file exists and is not to be overwritten, or its directory cannot be written.
     """
-    if sheet == "-" and (separate or gif):
+    planned = [_plan(sheet, n, options) for sheet in sheets]
+    paths = [path for outputs in planned for path in outputs.paths]
+    twice = next((path for path in paths if paths.count(path) > 1), None) if len(planned) > 1 else None
+    if twice is not None:
+        raise OptionError(f"{twice} would be written twice; name the pictures otherwise, or complete them one by one")
+    check_writable(paths, force=options.force)
+    return planned
+
+
+def _plan(sheet: str, n: int, options: PictureOptions) -> Outputs:
+    if sheet == "-" and (options.separate or options.gif):
         raise OptionError("--separate and --gif need a file name; give -o a path instead of -")
-    if scale is not None and not 1 <= scale <= _MAX_SCALE:
-        raise OptionError(f"scale must be 1 .. {_MAX_SCALE}, got {scale}")
     path = Path(sheet)
     if not path.name:
         raise OptionError(f"{sheet!r} names no file; give -o the name of a picture")
-    animation = str(path.with_suffix(".gif")) if gif else None
+    animation = str(path.with_suffix(".gif")) if options.gif else None
     if animation is not None and Path(animation) == path:
         raise OptionError(f"the contact sheet and the animation would both be {sheet}; name the sheet .png")
-    singles = [str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in range(1, n + 1)] if separate else []
+    numbers = range(1, n + 1) if options.separate else ()
     if sheet != "-":
         picture_suffix(sheet)
-    check_writable([sheet, *singles, *([animation] if animation else [])], force=force)
-    return Outputs(sheet, tuple(singles), animation, scale)
+    return Outputs(sheet, tuple(str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in numbers), animation)
 
 
-def write_pictures(session: Session, result: Completion, outputs: Outputs) -> list[str]:
-    """Write what `outputs` plans; returns the paths written (none for stdout). Raises OutputError."""
+def write_pictures(session: Session, result: Completion, outputs: Outputs, scale: int | None = None) -> list[str]:
+    """Write what `outputs` plans; returns the paths written (none for stdout).
+
+    scale: see `PictureOptions`. Raises OutputError.
+    """
     form = session.manifest.image_format
-    scale = outputs.scale or auto_scale(max(form.width, form.height))
+    sheet_scale = scale or auto_scale(max(form.width, form.height))
     given = result.tokens[0, : result.kept_rows * form.width]
     kept = None if result.original is None else _partial(session, given)
 
     def sheet(pictures: Sequence[Image.Image]) -> Image.Image:
-        return contact_sheet(result.original, kept, pictures, scale=scale)
+        return contact_sheet(result.original, kept, pictures, scale=sheet_scale)
 
     if outputs.sheet == "-":
         write_output("-", encode_image(sheet(result.images), ".png"))
         return []
     save_image(sheet(result.images), outputs.sheet)
     for path, picture in zip(outputs.separate, result.images, strict=False):
-        save_image(upscale(picture, scale), path)
+        save_image(upscale(picture, scale or 1), path)
     if outputs.gif is not None:
         total = result.tokens.shape[1]
         ends = [*range(given.size, total, max(1, form.width // 4)), total]
         drawing_gif([sheet([_partial(session, row[:end]) for row in result.tokens]) for end in ends], outputs.gif)
-    return [outputs.sheet, *outputs.separate, *([outputs.gif] if outputs.gif else [])]
+    return outputs.paths
 
 
 def _partial(session: Session, tokens: Tokens) -> Image.Image:

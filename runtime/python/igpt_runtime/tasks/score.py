@@ -1,15 +1,12 @@
 """Likelihood: what every pixel of a picture costs the model, one prefill per picture.
 
-The paper's protocol (section 2.1, and `gen_loss` of image-gpt's src/model.py): the tokens are fed behind sos, and the
-loss is the mean of minus the log-likelihood of all of them, in nats. A token is a pixel, so nats / ln 2 are bits per
-pixel.
+As in the paper (section 2.1, and `gen_loss` of image-gpt's src/model.py), the tokens are fed behind sos, and the loss
+is the mean of minus the log-likelihood of all of them, in nats. A token is a pixel, so nats / ln 2 are bits per pixel.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +17,9 @@ from igpt_runtime.bundle import names
 from igpt_runtime.engine.generate import Tokens
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import BundleError, OptionError
-from igpt_runtime.files import csv_table
 from igpt_runtime.pictures.reading import Picture
-from igpt_runtime.pictures.sheet import auto_scale, upscale
 from igpt_runtime.tasks.complete import images_of
-from igpt_runtime.tasks.features import Broken, behind_sos, check_any_read, token_batches
-
-# Colours of the heat map from no surprise to the most: black, purple, orange, yellow.
-_HEAT = np.array([(0, 0, 8), (92, 20, 110), (229, 92, 48), (252, 255, 164)], np.float64)
+from igpt_runtime.tasks.features import Broken, behind_sos, check_any_read, rules_of, token_batches
 
 
 @dataclass(frozen=True)
@@ -53,23 +45,25 @@ def score(
     session: Session,
     pictures: Sequence[Picture],
     *,
-    crop: bool = True,
+    protocol: str = "hf",
+    crop: bool = False,
     broken: Broken | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Score]:
     """The score of every picture, one after the other.
 
-    crop: cut pictures square, as the paper does, instead of squashing them; broken: called with what is
-    wrong with a picture that cannot be read, instead of raising; progress: called with the number of pictures done
-    since the last call.
+    protocol: "hf", or "paper", which cuts pictures square; crop: with "hf", cut them square too; broken: called with
+    what is wrong with a picture that cannot be read, instead of raising; progress: called with the number of pictures
+    done since the last call.
 
     Raises, when iterated over:
         BundleError: the bundle has no language-model head.
         ImageError: a picture cannot be read.
-        OptionError: there are no pictures.
+        OptionError: there are no pictures, or no such protocol.
     """
     if not pictures:
         raise OptionError("no pictures were given; give at least one")
+    crop = crop or rules_of(protocol).crop
     if names.DECODE not in session.manifest.graphs:
         raise BundleError(
             f"{session.bundle.path} has no language-model head, so no likelihood; "
@@ -116,35 +110,9 @@ def records(images: Sequence[str], nats: Sequence[float]) -> list[dict[str, Any]
     ]
 
 
-def table_suffix(path: str) -> str:
-    """The suffix that says how scores are written. Raises OptionError for an unknown one."""
-    suffix = Path(path).suffix
-    if suffix not in (".csv", ".json"):
-        raise OptionError(f"scores are written as .csv or .json; give -o such a name, not {path!r}")
-    return suffix
+def map_of(session: Session, scored: Score) -> Image.Image:
+    """The picture as the model sees it, and beside it how much each pixel surprised the model, with a scale."""
+    from igpt_runtime.pictures.surprise import surprise_map
 
-
-def as_table(images: Sequence[str], nats: Sequence[float], suffix: str) -> bytes:
-    """The records as a file: `.csv`, or `.json` with the summary too."""
-    rows = records(images, nats)
-    if suffix == ".json":
-        return (json.dumps({"summary": summary(nats), "images": rows}, indent=1) + "\n").encode()
-    return csv_table(rows)
-
-
-def surprise_map(session: Session, scored: Score) -> Image.Image:
-    """The picture as the model sees it, and beside it how much each pixel surprised the model, enlarged.
-
-    The brightest colour is that of the most surprising pixel.
-    """
     (seen,) = images_of(session, scored.tokens[None])
-    place = scored.nats / max(float(scored.nats.max()), 1e-6) * (len(_HEAT) - 1)
-    channels = [np.interp(place, np.arange(len(_HEAT)), channel) for channel in _HEAT.T]
-    heat = Image.fromarray(np.rint(np.stack(channels, axis=-1)).astype(np.uint8))
-    scale = auto_scale(max(seen.size))
-    pair = [upscale(image, scale) for image in (seen, heat)]
-    gap = max(4, pair[0].width // 16)
-    sheet = Image.new("RGB", (2 * pair[0].width + gap, pair[0].height), (255, 255, 255))
-    sheet.paste(pair[0], (0, 0))
-    sheet.paste(pair[1], (pair[0].width + gap, 0))
-    return sheet
+    return surprise_map(seen, scored.nats)

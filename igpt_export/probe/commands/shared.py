@@ -1,0 +1,23 @@
+"""What the commands of `igpt-run probe` share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from igpt_runtime.errors import DeviceError
+
+PROBE_FILE = "probe.npz"
+
+
+@contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Raise DeviceError that names the extra to install if an import inside of the block fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise DeviceError(f"this needs more packages ({error}); run: pip install 'igpt-onnx[{extra}]'") from error
+
+
+def probe_path(path: Path) -> Path:
+    """The file of a probe that is named itself, or by the directory it is in."""
+    return path / PROBE_FILE if path.is_dir() else path

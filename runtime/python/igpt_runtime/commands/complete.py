@@ -1,0 +1,94 @@
+"""`igpt-run complete`: keeps the top of pictures and draws the rest."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from igpt_runtime.commands.drawn import DrawingTarget, drawing_options, report, settings
+from igpt_runtime.commands.options import (
+    ModelOptions,
+    Reading,
+    json_option,
+    model_options,
+    reading_options,
+    sampling_options,
+)
+from igpt_runtime.console import Command, counted, progress_option
+from igpt_runtime.errors import ImageError, OptionError
+
+if TYPE_CHECKING:
+    from igpt_runtime.engine.generate import GenerationOptions
+
+
+@click.command(cls=Command)
+@reading_options
+@click.option(
+    "--keep", default="top-half", show_default=True, help="What is given: rows (8), a fraction (25%, 0.25) or top-half."
+)
+@sampling_options(n=8)
+@drawing_options(
+    click.option("-o", "--output", help="Contact sheet of a single picture; - for stdout."),
+    click.option(
+        "--output-dir", default=".", show_default=True, help="Directory of the contact sheets, NAME-completed.png each."
+    ),
+)
+@model_options
+@progress_option
+@json_option
+def complete(
+    reading: Reading, keep: str, sampling: "GenerationOptions", target: DrawingTarget, model: ModelOptions,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Keep the top of each of IMAGES and draw the rest, n times.
+
+    IMAGES are files, directories (all pictures below them), or - for standard input. Each gets a contact sheet.
+    """
+    from igpt_runtime.pictures.reading import as_image
+    from igpt_runtime.tasks.complete import complete, rows_to_keep
+    from igpt_runtime.tasks.picture_files import plan_outputs, write_pictures
+
+    session = model.open()
+    form = session.manifest.image_format
+    given = rows_to_keep(keep, form.height)
+    planned = plan_outputs(_sheets(reading, target, as_json), sampling.n, target.options)
+    each = sampling.n * (form.height - given) * form.width
+    start = time.perf_counter()
+    records: list[dict[str, Any]] = []
+    with counted("completing", each * len(planned)) as progress:
+        for name, picture, outputs in zip(reading.names, reading.pictures, planned, strict=True):
+            try:
+                image = as_image(picture)
+            except ImageError as error:
+                if reading.leave_out is None:
+                    raise
+                reading.leave_out(str(error))
+                continue
+            result = complete(session, image, sampling, keep=keep, crop=reading.crop, progress=progress)
+            files = write_pictures(session, result, outputs, target.options.scale)
+            records.append({"image": name, "files": files, "tokens": result.tokens.tolist()})
+    if not records:
+        raise ImageError(f"none of {len(planned)} pictures can be read; give at least one that can")
+    used = {"kept_rows": given, **settings(session, sampling, each * len(records), time.perf_counter() - start)}
+    summary = f"kept {given} of {form.height} rows"
+    files = [path for record in records for path in record["files"]]
+    report(summary, files, {"images": records, **used, "skipped": reading.broken}, as_json)
+    reading.finish()
+
+
+def _sheets(reading: Reading, target: DrawingTarget, as_json: bool) -> list[str]:
+    """The contact sheet of each picture. Raises OptionError."""
+    from igpt_runtime.pictures.folder import unique_stems
+
+    if target.output is not None:
+        if len(reading.names) > 1:
+            raise OptionError(
+                f"-o names one contact sheet, but there are {len(reading.names)} pictures; use --output-dir"
+            )
+        if target.output_dir != ".":
+            raise OptionError("-o and --output-dir both say where the contact sheet goes; give one of them")
+        target.check_stdout(as_json)
+        return [target.output]
+    directory = Path(target.output_dir or ".")
+    return [str(directory / f"{stem}-completed.png") for stem in unique_stems(reading.names)]

@@ -1,0 +1,83 @@
+"""`igpt-run score`: what pictures cost the model."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from igpt_runtime.commands.options import (
+    ModelOptions,
+    Reading,
+    Target,
+    json_option,
+    model_options,
+    protocol_option,
+    reading_options,
+    target_option,
+)
+from igpt_runtime.console import Command, counted, print_result, progress_option
+
+_LISTED = 20  # scores that are shown one by one
+
+
+@click.command(cls=Command)
+@reading_options
+@target_option("Table to write, a line a picture: .csv, or .json with the summary.")
+@click.option("--maps", metavar="DIR", help="Write a heat map of each picture there, NAME-surprise.png.")
+@protocol_option
+@model_options
+@progress_option
+@json_option
+def score(
+    reading: Reading, target: Target, maps: str | None, protocol: str, model: ModelOptions, as_json: bool
+) -> None:  # fmt: skip
+    """Nats per token and bits per pixel of IMAGES, and their mean with its standard error.
+
+    IMAGES are files, directories (all pictures below them), or - for standard input. A score is minus the
+    log-likelihood of all pixels. Published figures are of the paper's protocol.
+    """
+    from igpt_runtime.files import check_writable, table_suffix, write_table
+    from igpt_runtime.pictures.folder import unique_stems
+    from igpt_runtime.pictures.sheet import save_image
+    from igpt_runtime.tasks.score import map_of, records, score, summary
+
+    suffix = table_suffix(target.path)
+    session = model.open()
+    files = [] if maps is None else [Path(maps) / f"{stem}-surprise.png" for stem in unique_stems(reading.names)]
+    scores = score(
+        session, reading.pictures, protocol=protocol, crop=reading.crop, broken=reading.leave_out
+    )  # fmt: skip
+    target.check(as_json=as_json)
+    check_writable(map(str, files), force=target.force)
+    nats, read, written = [], [], []
+    with counted("scoring", len(reading.names), "images") as progress:
+        for scored in scores:
+            nats.append(scored.nats_per_token)
+            read.append(reading.names[scored.index])
+            if files:
+                save_image(map_of(session, scored), files[scored.index])
+                written.append(str(files[scored.index]))
+            progress(1)
+    rows = records(read, nats)
+    record = {
+        **summary(nats), "images": rows, "protocol": protocol, "skipped": reading.broken, "maps": written,
+    }  # fmt: skip
+    if target.path is not None:
+        write_table(target.path, rows if suffix == ".csv" else record)
+    if target.path != "-":
+        print_result(_text(record), record, as_json)
+    reading.finish()
+
+
+def _text(record: dict[str, Any]) -> str:
+    """Scores for people: a line a picture, if they are few, and the mean."""
+    lines = []
+    if len(record["images"]) <= _LISTED:
+        lines = [f"{row['image']}: {row['nats_per_token']:.4f} nats per token" for row in record["images"]]
+    error = record["standard_error_nats"]
+    spread = "" if error is None else f" +- {error:.4f}"
+    mean = f"mean of {record['pictures']}: {record['nats_per_token']:.4f}{spread} nats per token"
+    lines.append(f"{mean}, {record['bits_per_pixel']:.4f} bits per pixel")
+    if record["skipped"]:
+        lines.append(f"skipped: {len(record['skipped'])} that cannot be read")
+    return "\n".join([*lines, *record["maps"]])
