@@ -6,17 +6,24 @@ EXAMPLE ?= models/demo/examples/seven.png
 
 RUNTIME_JS := runtime/js
 
-.PHONY: setup demo embed test test-slow lint typecheck format bundles bench peers sizes reproduce js clean
+.PHONY: setup demo embed test test-slow lint typecheck format docs bundles bench peers sizes reproduce js clean
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.all
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+# What the demo needs: ONNX Runtime, and torch to export.
+$(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu,export,test,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu,export]"
 	touch $@
 
+# What the tests and the development need besides.
+$(VENV)/.all: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[cpu,export,test,dev,docs]"
+	touch $(VENV)/.demo $@
+
 # Export the demo checkpoint, complete the top half of a held-out digit; the last line printed is the picture's path.
-demo: setup
+demo: $(VENV)/.demo
 	$(BIN)/igpt-export --variant demo --output build/demo-fp32 --force
 	$(BIN)/igpt-run complete $(EXAMPLE) --model build/demo-fp32 --output build/demo.png --force
 
@@ -33,6 +40,11 @@ test-slow: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
+
+# The documentation, into build/docs; a broken link fails it.
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
 
 typecheck: setup
 	$(BIN)/mypy

@@ -19,11 +19,11 @@ from igpt_runtime import (
     classify,
     complete,
     generate_all,
-    names,
     open_bundle,
     open_session,
     tokens_of,
 )
+from igpt_runtime.bundle import names
 from igpt_runtime.bundle.manifest import manifest_to_json
 from igpt_runtime.pictures.reading import read_image
 

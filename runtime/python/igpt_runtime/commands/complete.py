@@ -19,7 +19,10 @@ from igpt_runtime.console import Command, counted, progress_option
 from igpt_runtime.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from igpt_runtime.engine.generate import GenerationOptions
+    from igpt_runtime.engine.session import Session
 
 
 @click.command(cls=Command)
@@ -45,7 +48,6 @@ def complete(
 
     IMAGES are files, directories (all pictures below them), or - for standard input. Each gets a contact sheet.
     """
-    from igpt_runtime.pictures.reading import as_image
     from igpt_runtime.tasks.complete import complete, rows_to_keep
     from igpt_runtime.tasks.picture_files import plan_outputs, write_pictures
 
@@ -53,28 +55,46 @@ def complete(
     form = session.manifest.image_format
     given = rows_to_keep(keep, form.height)
     planned = plan_outputs(_sheets(reading, target, as_json), sampling.n, target.options)
+    pictures = _read(reading, session)
     each = sampling.n * (form.height - given) * form.width
     start = time.perf_counter()
     records: list[dict[str, Any]] = []
-    with counted("completing", each * len(planned)) as progress:
-        for name, picture, outputs in zip(reading.names, reading.pictures, planned, strict=True):
-            try:
-                image = as_image(picture)
-            except ImageError as error:
-                if reading.leave_out is None:
-                    raise
-                reading.leave_out(str(error))
-                continue
-            result = complete(session, image, sampling, keep=keep, crop=reading.crop, progress=progress)
-            files = write_pictures(session, result, outputs, target.options.scale)
-            records.append({"image": name, "files": files, "tokens": result.tokens.tolist()})
-    if not records:
-        raise ImageError(f"none of {len(planned)} pictures can be read; give at least one that can")
+    with counted("completing", each * len(pictures)) as progress:
+        for index, picture in pictures.items():
+            result = complete(session, picture, sampling, keep=keep, progress=progress)
+            files = write_pictures(session, result, planned[index], target.options.scale)
+            records.append({"image": reading.names[index], "files": files, "tokens": result.tokens.tolist()})
     used = {"kept_rows": given, **settings(session, sampling, each * len(records), time.perf_counter() - start)}
     summary = f"kept {given} of {form.height} rows"
     files = [path for record in records for path in record["files"]]
     report(summary, files, {"images": records, **used, "skipped": reading.broken}, as_json)
     reading.finish()
+
+
+def _read(reading: Reading, session: "Session") -> "dict[int, Image.Image]":
+    """The pictures at the model's size, by their place among those given: a broken one is told before any is drawn.
+
+    Raises ImageError.
+    """
+    from igpt_runtime.pictures.palette import resize_image
+    from igpt_runtime.pictures.reading import as_image
+
+    form, pictures = session.manifest.image_format, {}
+    with counted("reading", len(reading.names), "images") as progress:
+        for index, picture in enumerate(reading.pictures):
+            try:
+                image = as_image(picture)
+                pictures[index] = resize_image(
+                    image, form.height, form.width, crop=reading.crop, resample=form.resample
+                )  # fmt: skip
+            except ImageError as error:
+                if reading.leave_out is None:
+                    raise
+                reading.leave_out(str(error))
+            progress(1)
+    if not pictures:
+        raise ImageError(f"none of {len(reading.names)} pictures can be read; give at least one that can")
+    return pictures
 
 
 def _sheets(reading: Reading, target: DrawingTarget, as_json: bool) -> list[str]:

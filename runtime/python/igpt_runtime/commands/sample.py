@@ -35,5 +35,10 @@ def sample(sampling: "GenerationOptions", target: DrawingTarget, model: ModelOpt
         result = sample(session, sampling, progress=progress)
     seconds = time.perf_counter() - start
     files = write_pictures(session, result, outputs, target.options.scale)
-    record = {"files": files, "tokens": result.tokens.tolist(), **settings(session, sampling, total, seconds)}
+    record = {
+        "files": files,
+        "kept_rows": 0,
+        "tokens": result.tokens.tolist(),
+        **settings(session, sampling, total, seconds),
+    }
     report("from nothing", files, record, as_json)

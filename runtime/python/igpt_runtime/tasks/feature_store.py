@@ -4,6 +4,7 @@ A store is a directory: `request.json` says what is computed of what, `rows` hol
 the size of one, `done` a byte for each picture that has them.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -40,6 +41,7 @@ class FeatureStore:
             OutputError: there is one of another request, or the directory cannot be written.
         """
         self.directory, self.request = directory, request
+        self._created: list[Path] = []
         self.count, self.shape = len(request["pictures"]), (len(request["layers"]), request["n_embd"])
         try:
             found = json.loads((directory / _REQUEST).read_bytes())
@@ -63,6 +65,7 @@ class FeatureStore:
         if self.directory.exists() and not (self.directory / _REQUEST).exists() and any(self.directory.iterdir()):
             raise OutputError(f"{self.directory} exists and holds no features; remove it or choose another output")
         self.remove()
+        self._created = [parent for parent in self.directory.parents if not parent.exists()]
         self.directory.mkdir(parents=True)
         try:
             for name in (_ROWS, _DONE):
@@ -139,8 +142,11 @@ class FeatureStore:
         return rows[: len(rows) // size * size].reshape(-1, *self.shape)
 
     def remove(self) -> None:
-        """Remove it from the disk."""
+        """Remove it from the disk, with the directories that were created for it and are empty."""
         shutil.rmtree(self.directory, ignore_errors=True)
+        for parent in self._created:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
 
 def feature_request(

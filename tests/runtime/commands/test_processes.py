@@ -1,0 +1,162 @@
+"""`igpt-run` as a process: pipes, signals, a full disk, and progress without a terminal."""
+
+import contextlib
+import io
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from igpt_runtime import console
+
+try:
+    import pty
+except ImportError:  # Windows
+    pty = None
+
+Run = Callable[..., Result]
+Refused = Callable[..., str]
+COMMAND = [sys.executable, "-m", "igpt_runtime"]
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def pipe(*arguments: object, stdin: bytes = b"", **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run the command as a process of its own."""
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, check=False, **options)
+
+
+def test_pipes(picture: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    data = picture.read_bytes()
+    done = pipe("complete", "-", "-n", 1, "-o", "-", "--model", tiny_bundle, stdin=data, cwd=tmp_path)
+    assert (
+        done.returncode == 0
+        and done.stderr.startswith(b"kept 4 of 8 rows; 1 picture in ")
+        and done.stderr.count(b"\n") == 1
+    )
+    with Image.open(io.BytesIO(done.stdout)) as sheet:
+        assert sheet.format == "PNG"
+    assert files(tmp_path) == []
+    done = pipe("features", "-", "-o", "-", "--model", tiny_bundle, stdin=data)
+    with np.load(io.BytesIO(done.stdout)) as saved:
+        assert saved["features"].shape == (1, 4, 32)
+    done = pipe("complete", "-", "-n", 1, "--model", tiny_bundle, stdin=data, cwd=tmp_path)
+    assert done.stdout == b"stdin-completed.png\n" and files(tmp_path) == ["stdin-completed.png"]
+    done = pipe("classify", "-", "--model", tiny_bundle, stdin=data)
+    assert done.stdout.startswith(b"-: ") and done.stderr == b""
+
+
+def test_reader_that_has_gone(tiny_bundle: Path) -> None:
+    command = [*COMMAND, "sample", "-n", "64", "--scale", "64", "-o", "-", "--model", str(tiny_bundle)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() != 0
+
+
+@pytest.mark.parametrize("command", ["sample -o -", "info", "info --json"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_full_stdout(tiny_bundle: Path, command: str) -> None:
+    with open("/dev/full", "wb") as full:
+        arguments = [*COMMAND, *command.split(), "--model", str(tiny_bundle)]
+        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == "Error: No space left on device" and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["sample -o a.png", "sample -o a.png --gif --force"])
+def test_full_disk(tiny_bundle: Path, tmp_path: Path, command: str) -> None:
+    arguments = command.split()
+    old = tmp_path / arguments[arguments.index("-o") + 1]
+    if "--force" in arguments:
+        old.write_bytes(b"old")
+    before = files(tmp_path)
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # noqa: E731
+    done = pipe(*arguments, "--model", tiny_bundle, cwd=tmp_path, preexec_fn=limit)
+    assert done.returncode == 1 and done.stdout == b""
+    assert done.stderr.decode().startswith(f"Error: cannot write '{old.name}': File too large; ")
+    assert done.stderr.count(b"\n") == 1
+    assert files(tmp_path) == before and (not before or old.read_bytes() == b"old")
+
+
+def test_interrupt_leaves_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from igpt_runtime import cli
+module = sys.modules["igpt_runtime.tasks.complete"]
+original, done = module.generate_all, []
+def generate_all(session, primer, options, progress):
+    def interrupt(tokens):
+        progress(tokens)
+        done.append(tokens)
+        if len(done) == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+    return original(session, primer, options, interrupt)
+module.generate_all = generate_all
+cli.main()
+"""
+    command = [sys.executable, "-c", code, "sample", "-n", "3000", "-o", "a.png", "--model", str(tiny_bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode != 0 and done.stdout == ""
+    assert done.stderr.split() == ["Aborted!"] and files(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", ["auto", "always", "never"])
+def test_progress_without_a_terminal(tiny_bundle: Path, tmp_path: Path, mode: str) -> None:
+    done = pipe("sample", "-n", 2, "--progress", mode, "--model", tiny_bundle, cwd=tmp_path)
+    *lines, summary = done.stderr.decode().splitlines()
+    assert done.returncode == 0 and summary.startswith("from nothing; 2 pictures in ")
+    if mode == "always":
+        assert lines[0].startswith("sampling: 0 of 128 tokens, ") and lines[-1].startswith(
+            "sampling: 128 of 128 tokens"
+        )
+    else:
+        assert lines == []  # it was over before a line was due
+
+
+def test_long_work_is_never_silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line every few seconds, also while the work itself says nothing."""
+    monkeypatch.setattr(console, "_SHORTEST", 0.05)
+    with console.counted("fitting", 7, "layers") as advance:
+        time.sleep(0.4)
+        advance(2)
+        time.sleep(0.4)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("fitting: 0 of 7 layers") and lines[-1].startswith("fitting: 2 of 7 layers")
+    with console.stages("exporting") as progress:
+        progress.stage("writing weights")
+        progress.count(1_000_000, 3_000_000, "bytes")
+        time.sleep(0.4)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "exporting: writing weights ..." and lines[-1] == "exporting: writing weights: 1 of 3 MB ..."
+
+
+@pytest.mark.skipif(pty is None, reason="no pseudo terminals")
+def test_a_bar_on_a_terminal(tiny_bundle: Path, tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    command = [*COMMAND, "sample", "-n", "512", "--model", str(tiny_bundle), "--threads", "1"]
+    process = subprocess.Popen(
+        command, stderr=follower, stdout=subprocess.PIPE, cwd=tmp_path, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(follower)
+    shown = b""
+    with contextlib.suppress(OSError):  # how the end of the other side is told
+        while part := os.read(leader, 4096):
+            shown += part
+    assert process.wait() == 0
+    os.close(leader)
+    assert process.stdout is not None and process.stdout.read() == b"samples.png\n"
+    assert b"sampling" in shown and b"tokens/s" in shown
