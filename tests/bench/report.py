@@ -1,6 +1,6 @@
-"""Turns the record of `compare.py` into the README's table and a plot.
+"""Turns the record of `compare.py` into the table of docs/benchmarks and a plot.
 
-Usage: python tests/bench/report.py [--record RECORD] [--readme README] [--plot PNG] [--check]
+Usage: python tests/bench/report.py [--record RECORD] [--page PAGE] [--plot PNG] [--check]
 The plot needs matplotlib (environment `plot` of peers/setup.py); without --plot nothing but Python is needed.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from readme_table import with_table  # noqa: E402
+from page_table import BENCHMARKS, with_table  # noqa: E402
 
 ROOT = HERE.parent.parent
 OURS = "igpt-run"
@@ -64,7 +64,7 @@ def label(system: Record) -> str:
 
 
 def table(record: Record) -> str:
-    """The Markdown between the README's markers."""
+    """The Markdown between the page's markers."""
     heads = ["", *(head for head, _ in COLUMNS), "difference"]
     lines = [f"| {' | '.join(heads)} |".replace("|  |", "| |"), "|" + "---|" * len(heads)]
     for system in measured(record):
@@ -130,16 +130,16 @@ def main() -> None:
     """Write, or with --check only compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", type=Path, default=HERE / "results/peers.json")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, default=BENCHMARKS / "peers.md")
     parser.add_argument("--plot", type=Path, help="also draw this PNG")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the README is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is out of date")
     options = parser.parse_args()
     record = json.loads(options.record.read_text())
-    text = options.readme.read_text()
+    text = options.page.read_text()
     updated = with_table(text, "peers", table(record))
     if options.check:
-        sys.exit(None if text == updated else f"{options.readme} does not show {options.record}")
-    options.readme.write_text(updated)
+        sys.exit(None if text == updated else f"{options.page} does not show {options.record}")
+    options.page.write_text(updated)
     if options.plot:
         draw(record, options.plot)
 

@@ -2,7 +2,7 @@
 
 Usage: python tests/bench/sizes.py WORK [--sizes small medium large xl] [--systems transformers fp32 int8 int4]
 [--parts export run]. Checkpoints of random weights and bundles are kept in WORK (50 GB with XL). Adds to
-results/sizes.json, checks that logits agree with transformers', and writes the README's table.
+results/sizes.json, checks that logits agree with transformers', and writes the table of docs/benchmarks.
 """
 
 import argparse
@@ -25,8 +25,8 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from compare import FP32_TOLERANCE, TOLERANCES, differences, write_checkpoint  # noqa: E402
+from page_table import BENCHMARKS, with_table  # noqa: E402
 from peers import machine  # noqa: E402
-from readme_table import with_table  # noqa: E402
 
 from igpt_export.checkpoint.config import config_of  # noqa: E402
 from igpt_runtime.bench.fresh import measure_fresh_process  # noqa: E402
@@ -34,7 +34,7 @@ from igpt_runtime.bench.traffic import ideal_memory  # noqa: E402
 from igpt_runtime.bundle.bundle import open_bundle  # noqa: E402
 
 RESULTS = HERE / "results" / "sizes.json"
-README = ROOT / "README.md"
+PAGE = BENCHMARKS / "sizes.md"
 SIZES = ("small", "medium", "large", "xl")
 SYSTEMS = ("transformers", "fp32", "int8", "int4")  # transformers first, whose logits the others are compared with
 MEASURED = {"xl": ("int4",)}  # in fp32 it is 27 GB, more than the memory there is
@@ -152,7 +152,7 @@ def complete(size: str, bundle: Path) -> dict[str, Any]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The README's table."""
+    """The table of docs/benchmarks."""
     order = [f"{size} {system}" for size in SIZES for system in (*SYSTEMS[1:], SYSTEMS[0])]
     lines = [f"| {' | '.join(['', *_COLUMNS])} |", "|---" * (len(_COLUMNS) + 1) + "|"]
     lines += [f"| {' | '.join([name, *_cells(record['rows'][name])])} |" for name in order if name in record["rows"]]
@@ -246,7 +246,7 @@ def main() -> None:
             record["rows"][name] = {**row, "disturbed": max(shares) if max(shares) > machine.QUIET else None}
             record |= {"date": datetime.date.today().isoformat(), "machine": machine.describe()}
             RESULTS.write_text(json.dumps(record, indent=1) + "\n")
-            README.write_text(with_table(README.read_text(), "sizes", table(record)))
+            PAGE.write_text(with_table(PAGE.read_text(), "sizes", table(record)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README shows what was measured, and the report says what it must about every kind of row."""
+"""The page shows what was measured, and the report says what it must about every kind of row."""
 
 import copy
 import importlib.util
@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from readme_table import with_table
+from page_table import BENCHMARKS, with_table
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -47,9 +47,9 @@ def record(*systems: dict[str, Any]) -> dict[str, Any]:
     return {**about, "systems": list(systems)}
 
 
-def test_readme_shows_the_record(report: ModuleType) -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert with_table(readme, "peers", report.table(json.loads(RECORD.read_text()))) == readme
+def test_the_page_shows_the_record(report: ModuleType) -> None:
+    page = (BENCHMARKS / "peers.md").read_text()
+    assert with_table(page, "peers", report.table(json.loads(RECORD.read_text()))) == page
 
 
 def test_plot_is_there() -> None:
@@ -91,6 +91,6 @@ def test_the_record_is_not_changed(report: ModuleType) -> None:
     assert measured == before
 
 
-def test_a_readme_without_markers_is_refused(report: ModuleType) -> None:
+def test_a_page_without_markers_is_refused(report: ModuleType) -> None:
     with pytest.raises(ValueError, match="peers:begin"):
         with_table("nothing here", "peers", "")

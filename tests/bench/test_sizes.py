@@ -1,4 +1,4 @@
-"""The README shows the sizes that were measured, and the table says what it must about every kind of row."""
+"""The page shows the sizes that were measured, and the table says what it must about every kind of row."""
 
 import importlib.util
 import json
@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from readme_table import with_table
+from page_table import BENCHMARKS, with_table
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -32,9 +32,9 @@ def sizes() -> ModuleType:
     return module
 
 
-def test_the_readme_shows_the_record(sizes: ModuleType) -> None:
-    readme, record = (ROOT / "README.md").read_text(), json.loads(RECORD.read_text())
-    assert with_table(readme, "sizes", sizes.table(record)) == readme
+def test_the_page_shows_the_record(sizes: ModuleType) -> None:
+    page, record = (BENCHMARKS / "sizes.md").read_text(), json.loads(RECORD.read_text())
+    assert with_table(page, "sizes", sizes.table(record)) == page
 
 
 def test_a_table(sizes: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""Runs every graph in every engine, times completions, and writes what came out: `record.json` and the README's table.
+"""Runs every graph in every engine, times completions, and writes what came out: `record.json` and a table of the docs.
 
 Usage: python tests/matrix/record.py [--bundles DIRECTORY] [--runtime NAME ...]. Needs `make js` before,
 Chromium with its driver, and a C compiler; takes about a quarter of an hour. The bundles are exported into the
@@ -147,7 +147,7 @@ def main() -> None:
         "cuda": {"version": stand_in.package_version(), "graphs": kernels},
     }
     report.RECORD.write_text(json.dumps(record, indent=1) + "\n")
-    report.write_readme(record)
+    report.write_page(record)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turns the record of `record.py` into the README's table.
+"""Turns the record of `record.py` into the table of docs/benchmarks.
 
 Usage: python tests/matrix/report.py. Needs nothing but Python.
 """
@@ -13,11 +13,11 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from readme_table import with_table  # noqa: E402
+from page_table import BENCHMARKS, with_table  # noqa: E402
 
 ROOT = HERE.parents[1]
 RECORD = HERE / "record.json"
-README = ROOT / "README.md"
+PAGE = BENCHMARKS / "matrix.md"
 
 FUSED, PORTABLE = "fused", "portable"
 LARGE_SEEDS = "tokens with seeds from 2^31 on"
@@ -113,7 +113,7 @@ def speed(row: Mapping[str, Any], way: str, notes: Notes) -> str:
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """The Markdown between the README's markers."""
+    """The Markdown between the page's markers."""
     rows = record["rows"]
     graphs = list(rows[0]["graphs"])
     notes = Notes()
@@ -148,10 +148,10 @@ def table(record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *(f"{i}. {text}" for i, text in enumerate(notes.texts, 1)), "", about])
 
 
-def write_readme(record: Mapping[str, Any]) -> None:
-    """Bring the README up to date."""
-    README.write_text(with_table(README.read_text(), "matrix", table(record)))
+def write_page(record: Mapping[str, Any]) -> None:
+    """Bring the page up to date."""
+    PAGE.write_text(with_table(PAGE.read_text(), "matrix", table(record)))
 
 
 if __name__ == "__main__":
-    write_readme(json.loads(RECORD.read_text()))
+    write_page(json.loads(RECORD.read_text()))

@@ -1,4 +1,4 @@
-"""The README's table of runtimes is the record, and the record is what the runtimes do now."""
+"""The table of docs/benchmarks of runtimes is the record, and the record is what the runtimes do now."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ import engines  # noqa: E402
 import matrix  # noqa: E402
 import replay  # noqa: E402
 import report  # noqa: E402
-from readme_table import with_table  # noqa: E402
+from page_table import with_table  # noqa: E402
 
 RECORD = json.loads(report.RECORD.read_text())
 ROWS = {(row["runtime"], row["precision"]): row for row in RECORD["rows"]}
@@ -41,9 +41,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> matrix.Bundles:
     return matrix.golden_bundles(tmp_path_factory.mktemp("matrix"))
 
 
-def test_readme_shows_the_record() -> None:
-    readme = report.README.read_text()
-    assert with_table(readme, "matrix", report.table(RECORD)) == readme
+def test_the_page_shows_the_record() -> None:
+    page = report.PAGE.read_text()
+    assert with_table(page, "matrix", report.table(RECORD)) == page
 
 
 def test_record_is_complete() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from igpt_runtime.bundle.bundle import open_bundle
+from igpt_runtime.bundle.config import SamplingDefaults
 from igpt_runtime.bundle.manifest import manifest_to_json
 from igpt_runtime.engine.generate import GenerationOptions
 from igpt_runtime.engine.session import open_session
@@ -222,6 +223,47 @@ def test_bundle_without_decode_graph(bundle_copy: Path, edit_manifest: Edit, pic
         "export an ImageGPTForCausalImageModeling checkpoint"
     )
     assert features(open_session(bundle_copy, device="cpu"), [picture]).shape == (1, 4, 32)
+
+
+@pytest.mark.parametrize("absent", [True, False], ids=["absent", "null"])
+def test_bundles_without_recommended_sampling(bundle_copy: Path, edit_manifest: Edit, absent: bool) -> None:
+    edit_manifest(bundle_copy, lambda record: record.pop("sampling") if absent else record.update(sampling=None))
+    assert open_bundle(bundle_copy).manifest.sampling == SamplingDefaults(1.0, 0, 1.0)
+
+
+def test_recommended_sampling(bundle_copy: Path, edit_manifest: Edit) -> None:
+    advised = {"temperature": 0, "top_k": 40, "top_p": 0.5}
+    edit_manifest(bundle_copy, lambda record: record.update(sampling={**advised, "later": "more"}, later=[1]))
+    manifest = open_bundle(bundle_copy).manifest
+    assert manifest.sampling == SamplingDefaults(0.0, 40, 0.5)
+    assert json.loads(manifest_to_json(manifest))["sampling"] == advised
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (1, "has a malformed field ('int' object is not subscriptable)"),
+        ([], "has a malformed field (list indices must be integers"),
+        ({}, "lacks the field 'temperature'"),
+        ({"temperature": 0.8, "top_p": 1.0}, "lacks the field 'top_k'"),
+        ({"temperature": "0.8"}, "sampling has temperature '0.8' and top_p 1.0, which are not two numbers"),
+        ({"temperature": True}, "sampling has temperature True"),
+        ({"temperature": None}, "sampling has temperature None"),
+        ({"temperature": float("nan")}, "sampling: temperature must be a finite number of at least 0, got nan"),
+        ({"temperature": 10**400}, "int too large to convert to float"),
+        ({"temperature": -1}, "sampling: temperature must be a finite number of at least 0, got -1.0"),
+        ({"top_k": 1.0}, "sampling.top_k is 1.0, not a whole number"),
+        ({"top_k": 2**53}, "sampling.top_k is 9007199254740992, not a whole number up to 9007199254740991"),
+        ({"top_k": -1}, "sampling: top-k must be at least 0 (0 is off), got -1"),
+        ({"top_p": 0}, "sampling: top-p must be above 0 and at most 1 (1 is off), got 0.0"),
+        ({"top_p": 1.01}, "sampling: top-p must be above 0"),
+    ],
+)
+def test_malformed_sampling(bundle_copy: Path, edit_manifest: Edit, sampling: Any, expected: str) -> None:
+    whole = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    part = isinstance(sampling, dict) and len(sampling) == 1
+    edit_manifest(bundle_copy, lambda record: record.update(sampling=whole | sampling if part else sampling))
+    assert f"manifest.json {expected}" in refusal(bundle_copy) or f"malformed field ({expected}" in refusal(bundle_copy)
 
 
 def test_other_files_do_not_matter(bundle_copy: Path) -> None:

@@ -3,6 +3,7 @@
 import sys
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,22 @@ import numpy.typing as npt
 import pytest
 
 from igpt_runtime.bundle import names
+from igpt_runtime.bundle.config import SamplingDefaults
 from igpt_runtime.engine import cache, memory
 from igpt_runtime.engine.cache import Cache, cache_bytes, new_cache, share_prefix
-from igpt_runtime.engine.generate import DecodeStep, GenerationOptions, generate, generate_all, prefill, start_cache
+from igpt_runtime.engine.generate import (
+    DecodeStep,
+    GenerationOptions,
+    ResolvedOptions,
+    generate,
+    generate_all,
+    prefill,
+    start_cache,
+)
 from igpt_runtime.engine.memory import rows_at_once, weights_bytes
 from igpt_runtime.engine.session import Session, open_session
 from igpt_runtime.errors import MemoryShortageError, OptionError
+from igpt_runtime.tasks.complete import complete, sample
 
 N_POSITIONS, N_CLUSTERS = 64, 16  # of the tiny bundle
 MODULE = sys.modules[GenerationOptions.__module__]  # the package's attribute of this name is the function
@@ -254,6 +265,41 @@ def test_limits_are_greedy(session: Session, options: GenerationOptions) -> None
 )
 def test_huge_options(session: Session, options: GenerationOptions, same: GenerationOptions) -> None:
     assert np.array_equal(generate_all(session, PRIMER, options), generate_all(session, PRIMER, same))
+
+
+RECOMMENDED = {"temperature": 0.5, "top_k": 3, "top_p": 0.9}
+
+
+def test_what_a_request_leaves_out_is_the_models(session: Session) -> None:
+    plain = session.manifest
+    assert plain.sampling == SamplingDefaults(1.0, 0, 1.0)
+    manifest = replace(plain, sampling=SamplingDefaults(**RECOMMENDED))
+    assert GenerationOptions(3, 4).resolved(plain) == ResolvedOptions(3, 4, 1.0, 0, 1.0) == ResolvedOptions(3, 4)
+    assert GenerationOptions(3, 4).resolved(manifest) == ResolvedOptions(3, 4, **RECOMMENDED)
+    half = GenerationOptions(top_k=0, top_p=1.0).resolved(manifest)
+    assert half == ResolvedOptions(temperature=0.5) and half.resolved(plain) == half
+    assert GenerationOptions(temperature=0.0).resolved(manifest) == ResolvedOptions(8, 0, 0.0, 3, 0.9)
+
+
+def test_every_route_draws_as_the_model_recommends(
+    bundle_copy: Path, session: Session, edit_manifest: Callable[..., None], picture: Path
+) -> None:
+    edit_manifest(bundle_copy, lambda record: record.update(sampling=RECOMMENDED))
+    advised = open_session(bundle_copy, device="cpu")
+    asked = GenerationOptions(3, 4, **RECOMMENDED)
+    expected = generate_all(session, PRIMER, asked)
+    assert not np.array_equal(expected, generate_all(session, PRIMER, GenerationOptions(3, 4)))
+    assert np.array_equal(generate_all(advised, PRIMER, GenerationOptions(3, 4)), expected)
+    assert np.array_equal(np.stack(list(generate(advised, PRIMER, GenerationOptions(3, 4))), 1), expected[:, 20:])
+    plain = GenerationOptions(3, 4, temperature=1.0, top_k=0, top_p=1.0)
+    assert np.array_equal(generate_all(advised, PRIMER, plain), generate_all(session, PRIMER, plain))
+    for ours, theirs in (
+        (complete(advised, picture, GenerationOptions(3, 4)), complete(session, picture, asked)),
+        (sample(advised, GenerationOptions(3, 4)), sample(session, asked)),
+    ):
+        assert np.array_equal(ours.tokens, theirs.tokens)
+        assert ours.options == theirs.options == ResolvedOptions(3, 4, **RECOMMENDED)
+    assert sample(advised).options == ResolvedOptions(**RECOMMENDED)
 
 
 def filled(cache: Cache) -> list[tuple[int, ...]]:

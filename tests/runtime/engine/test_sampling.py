@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save
 
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE
 from igpt_runtime.engine.cache import new_cache
-from igpt_runtime.engine.generate import DecodeStep, GenerationOptions
+from igpt_runtime.engine.generate import DecodeStep, ResolvedOptions
 from igpt_runtime.engine.random import uniforms
 from igpt_runtime.engine.session import Session, open_session
 
@@ -27,7 +27,7 @@ def session(tiny_bundle: Path) -> Session:
 
 
 def draw(
-    session: Session, context: list[int], options: GenerationOptions, draws: npt.NDArray[np.float32]
+    session: Session, context: list[int], options: ResolvedOptions, draws: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """A token for every draw after the same context, and the logits they were drawn from."""
     step = DecodeStep(session, new_cache(session.manifest, len(draws)), options, with_logits=True)
@@ -36,7 +36,7 @@ def draw(
     return tokens[:, 0], step.logits()
 
 
-def distribution(logits: npt.NDArray[np.float32], options: GenerationOptions) -> tuple[npt.NDArray[np.int64], Floats]:
+def distribution(logits: npt.NDArray[np.float32], options: ResolvedOptions) -> tuple[npt.NDArray[np.int64], Floats]:
     """The tokens that may be drawn, likeliest first and lower first among equals, and their probabilities."""
     order = np.array(sorted(range(len(logits)), key=lambda token: (-logits[token], token)))
     if options.temperature == 0:
@@ -54,7 +54,7 @@ def distribution(logits: npt.NDArray[np.float32], options: GenerationOptions) ->
 
 
 OPTIONS = [
-    pytest.param(GenerationOptions(temperature=t, top_k=k, top_p=p), id=f"temperature={t:g} k={k} p={p:g}")
+    pytest.param(ResolvedOptions(temperature=t, top_k=k, top_p=p), id=f"temperature={t:g} k={k} p={p:g}")
     for t in (0.0, 1e-30, 0.3, 1.0, 2.5, 1e6)
     for k in (0, 1, 3, 16, 1000)
     for p in (1.0, 0.9, 0.37, 1e-6, 1e-300)
@@ -62,7 +62,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_tokens_are_those_of_the_rules(session: Session, options: GenerationOptions) -> None:
+def test_tokens_are_those_of_the_rules(session: Session, options: ResolvedOptions) -> None:
     draws = np.concatenate([[0, 2**-24, 0.5, LAST], uniforms(3, range(1), range(60))[0]]).astype(np.float32)
     for context in CONTEXTS:
         tokens, logits = draw(session, context, options, draws)
@@ -78,10 +78,10 @@ def test_tokens_are_those_of_the_rules(session: Session, options: GenerationOpti
 
 def test_every_token_is_drawn_somewhere(session: Session) -> None:
     """Guards the grid above against logits so uneven that it would test one token only."""
-    _, logits = draw(session, [16], GenerationOptions(), np.zeros(1, np.float32))
-    allowed, probability = distribution(logits[0], GenerationOptions(temperature=2.5))
+    _, logits = draw(session, [16], ResolvedOptions(), np.zeros(1, np.float32))
+    allowed, probability = distribution(logits[0], ResolvedOptions(temperature=2.5))
     middles = (np.cumsum(probability) - probability / 2).astype(np.float32)
-    tokens, _ = draw(session, [16], GenerationOptions(temperature=2.5), middles)
+    tokens, _ = draw(session, [16], ResolvedOptions(temperature=2.5), middles)
     assert tokens.tolist() == allowed.tolist() and len(allowed) == 16
 
 
@@ -92,30 +92,30 @@ def test_equal_logits_are_taken_lower_token_first(
     tensors["lm_head.weight"][[2, 13]] = tensors["lm_head.weight"][7]
     replace_file(bundle_copy, WEIGHTS_FILE, save(tensors))
     tied = open_session(bundle_copy, device="cpu")
-    _, logits = draw(tied, [16], GenerationOptions(), np.zeros(1, np.float32))
+    _, logits = draw(tied, [16], ResolvedOptions(), np.zeros(1, np.float32))
     assert logits[0, 2] == logits[0, 7] == logits[0, 13]
-    allowed, probability = distribution(logits[0], GenerationOptions())
+    allowed, probability = distribution(logits[0], ResolvedOptions())
     assert [token for token in allowed if token in (2, 7, 13)] == [2, 7, 13]
     middles = (np.cumsum(probability) - probability / 2).astype(np.float32)
-    assert draw(tied, [16], GenerationOptions(), middles)[0].tolist() == allowed.tolist()
+    assert draw(tied, [16], ResolvedOptions(), middles)[0].tolist() == allowed.tolist()
     k = allowed.tolist().index(2) + 1  # the cut falls between equals
-    assert draw(tied, [16], GenerationOptions(top_k=k), np.array([LAST], np.float32))[0].tolist() == [2]
+    assert draw(tied, [16], ResolvedOptions(top_k=k), np.array([LAST], np.float32))[0].tolist() == [2]
 
 
 def test_rows_are_drawn_independently(session: Session) -> None:
     contexts = np.array([[16, 1], [16, 5], [16, 11]])
     draws = np.array([0.2, 0.6, 0.9], np.float32)
-    step = DecodeStep(session, new_cache(session.manifest, 3), GenerationOptions())
+    step = DecodeStep(session, new_cache(session.manifest, 3), ResolvedOptions())
     together = step(contexts, 0, draws)[:, 0]
     alone = [
-        draw(session, row.tolist(), GenerationOptions(), u[None])[0][0] for row, u in zip(contexts, draws, strict=True)
+        draw(session, row.tolist(), ResolvedOptions(), u[None])[0][0] for row, u in zip(contexts, draws, strict=True)
     ]
     assert together.tolist() == alone
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.8])
 def test_frequencies_are_the_softmax(session: Session, temperature: float) -> None:
-    options = GenerationOptions(temperature=temperature)
+    options = ResolvedOptions(temperature=temperature)
     draws = uniforms(1, range(2000), range(1))[:, 0]
     tokens, logits = draw(session, [16, 2], options, draws)
     weights = np.exp(logits[0].astype(np.float64) / temperature)
