@@ -44,7 +44,7 @@ lint: setup
 
 # The documentation, into build/docs; a broken link fails it.
 docs: setup
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 typecheck: setup
 	$(BIN)/mypy

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CARD_FILE = "README.md"
+from igpt_runtime.bundle.manifest import CARD_FILE
+
 _LICENSE_FIELDS = ("license", "license_name", "license_link")  # of a card's header, as the Hugging Face Hub reads it
 
 

@@ -5,7 +5,7 @@ Reads Hugging Face's layout from a directory or from the Hub, and makes checkpoi
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ class Checkpoint:
     sha256: str | None  # over the weight files; over the recipe of random weights
     file: "WeightsFile | None" = None  # if all tensors are in one, as they are here
     sampling: SamplingDefaults = SamplingDefaults()  # that its author recommends
-    about: About = About()
+    about: About = field(default_factory=About)
 
 
 @dataclass(frozen=True)

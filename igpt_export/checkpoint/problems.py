@@ -5,16 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from igpt_runtime.bundle.hub import one_line
 from igpt_runtime.errors import CheckpointError
 
+__all__ = ["listed", "one_line", "read_json", "refuse"]
+
 _LISTED = 20  # names in one list before the rest becomes a count
-_LONGEST = 300  # characters kept of another library's message
-
-
-def one_line(text: object) -> str:
-    """`text` on one line, unprintable characters blanked, cut to a readable length."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return line if len(line) <= _LONGEST else line[:_LONGEST] + "..."
 
 
 def listed(items: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import digits
 import numpy as np
 import pictures
-from claim_plots import plot_layers, plot_loss, plot_low_data
+from claim_plots import draw_plots
 from PIL import Image
 from sklearn.decomposition import PCA
 from train import SNAPSHOTS
@@ -219,9 +219,7 @@ def main() -> None:
     snapshots = measure_snapshots(options.work, parts)
     figures |= {"layers": layers, "low_data": low_data, "snapshots": snapshots, "seconds": time.monotonic() - start}
     (options.output / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    plot_layers(options.output / "layers.png", layers)
-    plot_loss(options.output / "loss.png", snapshots)
-    plot_low_data(options.output / "low-data.png", low_data)
+    draw_plots(figures, options.output)
     draw_page(demo, parts[2], options.output / "pictures.png")
 
 

@@ -100,30 +100,50 @@ def notes(record: Record) -> str:
 
 def draw(record: Record, path: Path) -> None:
     """Bars of tokens a second, 8 and 32 completions of half an image, fastest first."""
-    import matplotlib
+    # Without the version of matplotlib, the same record gives the same file.
+    chart(record).savefig(path, dpi=150, metadata={"Software": None})
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    works = (("complete8", "half an image to 8 completions"), ("complete32", "to 32 completions"))
+def chart(record: Record) -> Any:
+    """The matplotlib figure that `draw` writes."""
+    from matplotlib.figure import Figure
+
+    works = (("complete8", "8 completions"), ("complete32", "32 completions"))
     systems = measured(record)
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 0.34 * len(systems) + 1.1), layout="constrained")
-    for axis, (work, title) in zip(axes, works, strict=True):
+    figure = Figure(figsize=(9.6, 0.3 * len(systems) + 2.4), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    for axis, (work, title) in zip(figure.subplots(1, 2), works, strict=True):
         speeds = [(s["medians"][work]["tokens_per_second"], s) for s in systems if work in s["medians"]]
         speeds.sort(key=lambda pair: pair[0])
         names = [f"{s['name']} {s['variant']}" + (" (proxy)" if s["proxy"] else "") for _, s in speeds]
-        colors = ["#c2410c" if s["name"] == OURS else "#94a3b8" for _, s in speeds]
+        colors = ["#d55e00" if s["name"] == OURS else "#9aa5b1" for _, s in speeds]
         bars = axis.barh(names, [speed for speed, _ in speeds], color=colors)
         texts = [("" if s["medians"][work]["in_full"] else "~") + f"{speed:.0f}" for speed, s in speeds]
-        axis.bar_label(bars, texts, padding=3, fontsize=8)
-        axis.set_title(f"{title}, tokens/s", fontsize=10)
-        axis.margins(x=0.12)
-        axis.tick_params(labelsize=8)
+        axis.bar_label(bars, texts, padding=3, fontsize=9)
+        axis.set_title(title, fontsize=11)
+        axis.set_xlabel("tokens per second (more is better)", fontsize=10)
+        axis.margins(x=0.14, y=0.02)
+        axis.tick_params(labelsize=9)
         axis.spines[["top", "right"]].set_visible(False)
-    machine = record["machine"]
-    figure.supxlabel(f"{machine['cpu']}, {record['threads']} threads, {record['date']}", fontsize=8, color="#475569")
-    # Without the date of writing, the same record gives the same file.
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.suptitle(f"Completing half an image: speed of {OURS} and of other runtimes", fontsize=13)
+    figure.supxlabel(_circumstances(record), fontsize=9)
+    return figure
+
+
+def _circumstances(record: Record) -> str:
+    """The lines below the chart: model, machine, date, and what its marks mean."""
+    machine, systems = record["machine"], measured(record)
+    instructions = ", ".join(machine["instructions"])
+    lines = [
+        f"Model: ImageGPT {record['model']}. Measured: {record['date']}.",
+        f"CPU: {machine['cpu']}, {record['threads']} threads ({instructions}).",
+    ]
+    marks = []
+    if any(system["proxy"] for system in systems):
+        marks.append("Proxy: another function of the same shape and cost.")
+    if any(not figures.get("in_full", True) for system in systems for figures in system["medians"].values()):
+        marks.append("~: extrapolated from some of the steps.")
+    return "\n".join([*lines, *([" ".join(marks)] if marks else [])])
 
 
 def main() -> None:

@@ -7,27 +7,31 @@ for picture in complete(session, "digit.png", GenerationOptions(n=4, seed=1)).im
     picture.show()
 """
 
-from igpt_runtime.bundle.bundle import Bundle, demo_bundle_path, open_bundle
-from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig
-from igpt_runtime.bundle.manifest import Manifest
-from igpt_runtime.engine.generate import GenerationOptions, generate, generate_all
-from igpt_runtime.engine.session import Session, open_session
-from igpt_runtime.errors import (
-    BundleError,
-    CheckpointError,
-    DeviceError,
-    IgptError,
-    ImageError,
-    MemoryShortageError,
-    OptionError,
-    OutputError,
-    VerificationError,
-)
-from igpt_runtime.pictures.reading import read_image
-from igpt_runtime.tasks.classify import classify
-from igpt_runtime.tasks.complete import Completion, complete, images_of, sample, tokens_of
-from igpt_runtime.tasks.features import features
-from igpt_runtime.tasks.score import Score, score
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from igpt_runtime.bundle.bundle import Bundle, demo_bundle_path, open_bundle
+    from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig
+    from igpt_runtime.bundle.manifest import Manifest
+    from igpt_runtime.engine.generate import GenerationOptions, generate, generate_all
+    from igpt_runtime.engine.session import Session, open_session
+    from igpt_runtime.errors import (
+        BundleError,
+        CheckpointError,
+        DeviceError,
+        IgptError,
+        ImageError,
+        MemoryShortageError,
+        OptionError,
+        OutputError,
+        VerificationError,
+    )
+    from igpt_runtime.pictures.reading import read_image
+    from igpt_runtime.tasks.classify import classify
+    from igpt_runtime.tasks.complete import Completion, complete, images_of, sample, tokens_of
+    from igpt_runtime.tasks.features import features
+    from igpt_runtime.tasks.score import Score, score
 
 __all__ = [
     "Bundle",
@@ -62,3 +66,31 @@ __all__ = [
     "score",
     "tokens_of",
 ]
+
+# Modules are imported when a name is first used: a command needs few of them, and `doctor` must start without numpy.
+_NAMES = {
+    "bundle.bundle": ("Bundle", "demo_bundle_path", "open_bundle"),
+    "bundle.config": ("Classifier", "ImageFormat", "ImageGPTConfig"),
+    "bundle.manifest": ("Manifest",),
+    "engine.generate": ("GenerationOptions", "generate", "generate_all"),
+    "engine.session": ("Session", "open_session"),
+    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "pictures.reading": ("read_image",),
+    "tasks.classify": ("classify",),
+    "tasks.complete": ("Completion", "complete", "images_of", "sample", "tokens_of"),
+    "tasks.features": ("features",),
+    "tasks.score": ("Score", "score"),
+}
+_MODULES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value  # found without this function from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -84,7 +84,7 @@ def test_fit_evaluate_export_classify(folder: Path, run: Callable[..., Result], 
     graph = onnxruntime.InferenceSession("bundle/classify.onnx")
     probe = load_probe(Path("out/probe.npz"))
     pictures = sorted(map(str, (folder / "test").rglob("*.png")))
-    values = features(session, pictures, layers=probe.layers, protocol="paper").reshape(len(pictures), -1)
+    values = features(session, pictures, layers=probe.layers, protocol="hf").reshape(len(pictures), -1)
     logits = probe.linear.logits(values)
     expected = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
     assert np.abs(classify(session, pictures) - expected).max() < 1e-4

@@ -96,6 +96,7 @@ def test_interrupt_leaves_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from igpt_runtime import cli
+import igpt_runtime.tasks.complete
 module = sys.modules["igpt_runtime.tasks.complete"]
 original, done = module.generate_all, []
 def generate_all(session, primer, options, progress):
@@ -148,15 +149,16 @@ def test_long_work_is_never_silent(capsys: pytest.CaptureFixture[str], monkeypat
 def test_a_bar_on_a_terminal(tiny_bundle: Path, tmp_path: Path) -> None:
     leader, follower = pty.openpty()
     command = [*COMMAND, "sample", "-n", "512", "--model", str(tiny_bundle), "--threads", "1"]
-    process = subprocess.Popen(
-        command, stderr=follower, stdout=subprocess.PIPE, cwd=tmp_path, env={**os.environ, "TERM": "xterm"}
-    )
-    os.close(follower)
-    shown = b""
-    with contextlib.suppress(OSError):  # how the end of the other side is told
-        while part := os.read(leader, 4096):
-            shown += part
-    assert process.wait() == 0
-    os.close(leader)
-    assert process.stdout is not None and process.stdout.read() == b"samples.png\n"
+    environment = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(
+        command, stderr=follower, stdout=subprocess.PIPE, cwd=tmp_path, env=environment
+    ) as process:  # fmt: skip
+        os.close(follower)
+        shown = b""
+        with contextlib.suppress(OSError):  # how the end of the other side is told
+            while part := os.read(leader, 4096):
+                shown += part
+        os.close(leader)
+        assert process.stdout is not None and process.stdout.read() == b"samples.png\n"
+    assert process.returncode == 0
     assert b"sampling" in shown and b"tokens/s" in shown

@@ -85,8 +85,9 @@ def test_table_summary_and_maps(session: Session, folder: Path, tiny_bundle: Pat
     assert record["standard_error_bits"] == pytest.approx(record["standard_error_nats"] / math.log(2))
     written = sorted(path.name for path in maps.iterdir())
     assert written == ["a-2-surprise.png", "a-surprise.png", "c-surprise.png"]
+    (first,) = score(session, names[:1])
     with Image.open(maps / "a-surprise.png") as image:
-        assert image.height == 128 and image.width > 2 * image.height
+        assert np.array_equal(np.asarray(image), np.asarray(map_of(session, first, "a.png")))
 
 
 def test_json_table_and_a_single_picture(folder: Path, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -96,13 +97,6 @@ def test_json_table_and_a_single_picture(folder: Path, tiny_bundle: Path, tmp_pa
     assert result.exit_code == 0 and "mean of 1" in result.stdout and "+-" not in result.stdout
     record = json.loads(target.read_text())
     assert record["standard_error_nats"] is None and len(record["images"]) == 1
-
-
-def test_the_brightest_pixel_is_the_most_surprising(session: Session) -> None:
-    (scored,) = score(session, PICTURES[:1])
-    pixels = np.asarray(map_of(session, scored)).astype(int).sum(-1)
-    heat = pixels[:, -128:].reshape(8, 16, 8, 16)[:, 0, :, 0]
-    assert heat.argmax() == scored.nats.argmax() and heat.argmin() == scored.nats.argmin()
 
 
 def test_broken_pictures(folder: Path, tiny_bundle: Path, refused: Callable[..., str], tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from igpt_runtime.bundle.manifest import MANIFEST_FILE, Manifest, manifest_from_json
+from igpt_runtime.bundle.hub import find_bundle
+from igpt_runtime.bundle.manifest import MANIFEST_FILE, Manifest, is_file_name, read_manifest
 from igpt_runtime.errors import BundleError
 
-_MAX_MANIFEST_BYTES = 16 << 20
+_BLOBS = "blobs"  # where the cache of the Hugging Face Hub has the files that the links of its snapshots lead to
+_LEVELS = 3  # that such a directory may be above a bundle: beside snapshots/COMMIT, of the repository, of the cache
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,22 @@ class Bundle:
         """Path of a file, after a look at all but its contents. Raises BundleError."""
         record = self.manifest.files.get(name)
         path = self.path / name
-        if record is None or name != Path(name).name or name in ("", ".", ".."):
+        if record is None or not is_file_name(name):
             raise BundleError(f"{self.path / MANIFEST_FILE} names {name!r}, which is not a file of the bundle")
-        if path.is_symlink() or not path.is_file():
+        if not path.is_file() or (path.is_symlink() and not self._is_blob(path.resolve())):
             raise BundleError(f"{path} is missing or not a regular file; copy or export the bundle again")
         size = path.stat().st_size
         if size != record.size:
             raise BundleError(f"{path} has {size} bytes instead of {record.size}; copy or export the bundle again")
         return path
+
+    def _is_blob(self, target: Path) -> bool:
+        """Whether a file lies where the Hub's cache keeps those of this bundle, so that a link may lead there.
+
+        Any other link is refused: a bundle must not make a file its own that was not given along with it.
+        """
+        stores = (parent / _BLOBS for parent in list(self.path.resolve().parents)[:_LEVELS])
+        return any(target.is_relative_to(store) and not store.is_symlink() for store in stores)
 
 
 def demo_bundle_path() -> Path:
@@ -62,21 +72,13 @@ def demo_bundle_path() -> Path:
 def open_bundle(path: str | os.PathLike[str] | None = None) -> Bundle:
     """Read the bundle at `path`, or the embedded demo.
 
+    path: a directory; or, as a string that is no directory's, the name `owner/name` or `owner/name@revision` of a
+    bundle on the Hugging Face Hub, which is downloaded unless it is in the Hub's cache: see `find_bundle`.
+
     Raises:
         BundleError: there is no bundle at `path`, or its manifest cannot be read.
+        DeviceError: it must be downloaded, and huggingface_hub is not installed.
     """
-    directory = demo_bundle_path() if path is None else Path(path)
-    manifest = directory / MANIFEST_FILE
-    if not directory.is_dir():
-        raise BundleError(f"no bundle at {directory}; make one with igpt-export")
-    try:
-        if manifest.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise BundleError(f"{manifest} is too large to be a manifest; export the bundle again")
-        text = manifest.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"{directory} is not a bundle: it has no {MANIFEST_FILE}; make one with igpt-export"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{manifest} cannot be read ({error}); copy or export the bundle again") from error
-    return Bundle(directory, manifest_from_json(text, str(manifest)))
+    place = demo_bundle_path() if path is None else path
+    directory = find_bundle(place) if isinstance(place, str) else Path(place)
+    return Bundle(directory, read_manifest(directory))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from igpt_runtime.errors import BundleError
 FORMAT_VERSION = 6
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
 MANIFEST_FILE = "manifest.json"
+CARD_FILE = "README.md"  # for people, who may change it: not among the files that the manifest describes
+_MAX_BYTES = 16 << 20  # of a manifest
 WEIGHTS_FILE = "weights.safetensors"
 # Of one comparison in a certificate, after the number of its pictures: Loss, Shift of igpt_export.verify.certificate.
 _LOSS_FIELDS = ("nats_per_token_fp32", "nats_per_token", "increase", "kl_divergence", "top1_agreement")
@@ -77,6 +80,33 @@ def manifest_to_json(manifest: Manifest) -> str:
     record["image_format"]["clusters"] = [[float(str(c)) for c in row] for row in manifest.image_format.clusters]
     versions = {"format_version": FORMAT_VERSION, "sampling_version": SAMPLING_VERSION, "sos": manifest.config.sos}
     return json.dumps({**versions, **record}, indent=1) + "\n"
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name is that of a file directly in a directory, and no path."""
+    return name == Path(name).name and name not in ("", ".", "..")
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest in the directory of a bundle.
+
+    Raises:
+        BundleError: there is no bundle, or its manifest cannot be read.
+    """
+    path = directory / MANIFEST_FILE
+    if not directory.is_dir():
+        raise BundleError(f"no bundle at {directory}; make one with igpt-export")
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise BundleError(f"{path} is too large to be a manifest; export the bundle again")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{directory} is not a bundle: it has no {MANIFEST_FILE}; make one with igpt-export"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); copy or export the bundle again") from error
+    return manifest_from_json(text, str(path))
 
 
 def manifest_from_json(text: str, where: str) -> Manifest:

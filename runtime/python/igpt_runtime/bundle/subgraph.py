@@ -1,7 +1,8 @@
-"""Cuts out of a graph's file the part that computes what is asked for, without the onnx package.
+"""Changes a graph's file without the onnx package: cuts out a part, or renames the file of its weights.
 
-ONNX Runtime computes every node of a graph whichever outputs are fetched, so a part saves time. A file is a protocol
-buffer, `onnx.proto` of the ONNX standard; only records that are left out or changed are looked into.
+ONNX Runtime computes every node of a graph whichever outputs are fetched, so a part that computes what is asked for
+saves time. A file is a protocol buffer, `onnx.proto` of the ONNX standard; only records that are left out or changed
+are looked into.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +13,21 @@ _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 1, 5, 12, 13
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 2, 4, 5
 _ATTRIBUTE_GRAPHS = (6, 11)
-_TENSOR_NAME = 8
+_TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_LOCATION = "location"  # key of the entry that names a tensor's file
 _VALUE_NAME = 1
 _BYTES = 2  # wire type of texts, bytes and records
 _SIZES = {1: 8, 5: 4}  # wire type: size in bytes of a number
+
+
+# What leads from a model to the entries that name the files of its tensors, by the numbers of fields: a graph has
+# tensors, and nodes whose attributes may be graphs.
+_Levels = Mapping[int, "_Levels"]
+_TENSOR: _Levels = {_TENSOR_EXTERNAL: {}}
+_GRAPH: dict[int, _Levels] = {_GRAPH_INITIALIZER: _TENSOR}
+_GRAPH[_GRAPH_NODE] = {_NODE_ATTRIBUTE: dict.fromkeys(_ATTRIBUTE_GRAPHS, _GRAPH)}
+_MODEL: _Levels = {_MODEL_GRAPH: _GRAPH}
 
 
 class _Field(NamedTuple):
@@ -37,6 +49,29 @@ def part_of(model: bytes, outputs: Sequence[str], picked: Mapping[str, Sequence[
         if field.number == _MODEL_GRAPH
         else field.whole
         for field in _fields(memoryview(model))
+    )
+
+
+def with_weights_file(model: bytes, old: str, new: str) -> bytes:
+    """The file of a graph that has its weights in the file `new` instead of `old`.
+
+    model: a serialized ModelProto.
+    """
+    return _renamed(memoryview(model), _MODEL, old.encode(), new.encode())
+
+
+def _renamed(record: memoryview, levels: "_Levels", old: bytes, new: bytes) -> bytes:
+    """A record, in whose parts of the given numbers a tensor's file is renamed."""
+    if old not in bytes(record):
+        return bytes(record)
+    if not levels:
+        is_place = _text(record, _ENTRY_KEY) == _LOCATION and _text(record, _ENTRY_VALUE) == old.decode()
+        return _record(_ENTRY_KEY, _LOCATION.encode()) + _record(_ENTRY_VALUE, new) if is_place else bytes(record)
+    return b"".join(
+        _record(field.number, _renamed(field.content, levels[field.number], old, new))
+        if field.number in levels
+        else field.whole
+        for field in _fields(record)
     )
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from igpt_runtime.bundle.bundle import Bundle, open_bundle
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
 from igpt_runtime.bundle.names import DECODE, DECODE_SHARED, POSTPROCESS, PREPROCESS
-from igpt_runtime.bundle.subgraph import part_of
+from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
@@ -133,8 +133,9 @@ class Session:
     def _open(self, path: Path, name: str, part: bytes | None = None) -> "onnxruntime.InferenceSession":
         """Open the graph in a file, or a part of it, which was made from that file."""
         options = self._ort.SessionOptions()
-        if part is not None:
-            options.add_session_config_entry(WEIGHTS_FOLDER, str(path.parent))
+        model, folder = self._with_weights(path, name, part)
+        if isinstance(model, bytes):
+            options.add_session_config_entry(WEIGHTS_FOLDER, str(folder))
         options.log_severity_level = 3
         on_cpu = self._providers == [_CPU]
         if name not in _DECODERS:
@@ -148,7 +149,7 @@ class Session:
             # When a provider fails to start, onnxruntime prints that to stdout, where our results go.
             with contextlib.redirect_stdout(sys.stderr):
                 providers = with_options(self._providers, self.manifest, decodes=name in _DECODERS)
-                session = self._ort.InferenceSession(part or path, options, providers=providers)
+                session = self._ort.InferenceSession(model, options, providers=providers)
             session.disable_fallback()
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             reason = str(error).splitlines()[0]
@@ -160,6 +161,18 @@ class Session:
         if name in _DECODERS:
             return_freed_memory()  # packing leaves up to three times the weights' size behind
         return session
+
+    def _with_weights(self, path: Path, name: str, part: bytes | None) -> tuple[bytes | Path, Path]:
+        """What to open for a graph or its part, and the folder of its weights where that is not its file's.
+
+        In the cache of the Hugging Face Hub a bundle's files are links. ONNX Runtime refuses weights outside of the
+        graph's folder, and before release 1.32 also those of that cache; so there the graph gets their real name.
+        """
+        weights = path if name in _WITHOUT_WEIGHTS else self.bundle.find(WEIGHTS_FILE)
+        if not weights.is_symlink():
+            return path if part is None else part, path.parent
+        real = weights.resolve()
+        return with_weights_file(path.read_bytes() if part is None else part, WEIGHTS_FILE, real.name), real.parent
 
     @property
     def provider(self) -> str:
@@ -174,11 +187,13 @@ def open_session(
 ) -> Session:
     """Open the bundle at `path` (the embedded demo if None) on a device: auto, cpu or cuda.
 
+    path: a directory, or a bundle's name on the Hugging Face Hub: see `open_bundle`.
     threads: threads inside one operator; None leaves ONNX Runtime's choice, one per physical core.
 
     Raises:
         BundleError: no bundle at `path`, or a damaged one.
-        DeviceError: no usable onnxruntime, or CUDA asked for where there is none.
+        DeviceError: no usable onnxruntime, or CUDA asked for where there is none, or no huggingface_hub to download
+            with.
         OptionError: unknown device, or threads below 1.
     """
     if device not in DEVICES:

@@ -18,6 +18,7 @@ from igpt_runtime.engine.generate import Tokens
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import BundleError, OptionError
 from igpt_runtime.pictures.reading import Picture
+from igpt_runtime.pictures.surprise import surprise_map
 from igpt_runtime.tasks.complete import images_of
 from igpt_runtime.tasks.features import Broken, behind_sos, check_any_read, rules_of, token_batches
 
@@ -110,9 +111,10 @@ def records(images: Sequence[str], nats: Sequence[float]) -> list[dict[str, Any]
     ]
 
 
-def map_of(session: Session, scored: Score) -> Image.Image:
-    """The picture as the model sees it, and beside it how much each pixel surprised the model, with a scale."""
-    from igpt_runtime.pictures.surprise import surprise_map
+def map_of(session: Session, scored: Score, name: str | None = None) -> Image.Image:
+    """The picture as the model sees it, and beside it how much each pixel surprised the model, with a scale.
 
+    name: a title.
+    """
     (seen,) = images_of(session, scored.tokens[None])
-    return surprise_map(seen, scored.nats)
+    return surprise_map(seen, scored.nats, clusters=session.manifest.config.n_clusters, name=name)
