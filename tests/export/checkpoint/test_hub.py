@@ -11,6 +11,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from hub_server import COMMIT, hub_server
 from huggingface_hub import constants, errors
 from safetensors.torch import load_file
 
@@ -19,7 +20,6 @@ from igpt_export.checkpoint.hub import parse_hub_id
 from igpt_runtime.errors import CheckpointError
 
 Write = Callable[..., Path]
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,42 @@ def test_without_huggingface_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         CheckpointError, match=r"acme/tiny: downloads need huggingface_hub - pip install huggingface_hub"
     ):
         load_checkpoint("acme/tiny")
+
+
+def test_what_is_cached_may_do_without_a_card(write_checkpoint: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline, a cache that was filled by others lacks the files that an export only likes to have."""
+    snapshot, asked = write_checkpoint(name=COMMIT), []
+
+    def snapshot_download(repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append(set(allow_patterns))
+        if "README.md" in allow_patterns:
+            raise errors.LocalEntryNotFoundError("incomplete")
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert load_checkpoint("acme/tiny").source == f"acme/tiny@{COMMIT}"
+    assert asked[0] - asked[1] == {"README.md", "generation_config.json"}
+
+
+def test_download(write_checkpoint: Write, tmp_path: Path) -> None:
+    """From a server: also how to sample and the licence, and nothing that is not needed."""
+    repository = write_checkpoint()
+    (repository / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.7}')
+    (repository / "README.md").write_text("---\nlicense: mit\n---\n")
+    (repository / "tf_model.h5").write_text("large")
+    program = """
+from igpt_export.checkpoint.checkpoint import load_checkpoint
+checkpoint = load_checkpoint("acme/tiny")
+print([checkpoint.source, checkpoint.sampling.temperature, checkpoint.about.license])
+"""
+    with hub_server({"acme/tiny": repository}) as hub:
+        path = os.pathsep.join(path for path in sys.path if path)
+        settings = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.address, "PYTHONPATH": path}
+        done = subprocess.run([sys.executable, "-c", program], env=settings, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1:] == [str([f"acme/tiny@{COMMIT}", 0.7, {"license": "mit"}])], done.stderr
+    assert sorted(hub.taken()) == [
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json"
+    ]  # fmt: skip
 
 
 def cache_snapshot(cache: Path, checkpoint: Path) -> None:

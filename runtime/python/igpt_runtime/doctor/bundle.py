@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from igpt_runtime.doctor.child import Outcome, run
-from igpt_runtime.doctor.finding import BROKEN, OK, UNKNOWN, Finding, checked, fault
+from igpt_runtime.doctor.finding import BROKEN, OK, UNKNOWN, Finding, checked, fault, one_line
 from igpt_runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def at_work(opened: "Bundle", device: str, threads: int | None, progress: Progre
     outcome = run("bundle", path=str(opened.path), device=device, threads=threads)
     said = outcome.said
     if outcome.died is not None:
-        found = f"{outcome.error} while {said.get('at', 'starting')}"
+        found = one_line(f"{outcome.error} while {said.get('at', 'starting')}")
         found += "; memory may have run out" if "SIGKILL" in outcome.died else ""
         yield Finding(_TOPIC, "graphs", BROKEN, found, "free memory, or take a smaller bundle; else export it again")
         return

@@ -161,7 +161,8 @@ def main(job: str) -> None:
         from igpt_runtime.errors import IgptError
 
         text = " ".join(str(error).split())
-        say(error=text if isinstance(error, IgptError) else f"{type(error).__name__}: {text}")
+        ours = f"{type(error).__name__}: {text}; report this line to the makers of igpt-onnx"
+        say(error=text if isinstance(error, IgptError) else ours)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def examine(
         started = checked("ONNX Runtime", "providers", partial(providers, cpu, device, threads_asked))
         found += started
         said = cpu.said
-        hindrance = next((f"{finding.name} does not start" for finding in started if finding.status == BROKEN), None)
+        idle = [finding.name for finding in started if finding.status == BROKEN]
+        hindrance = f"ONNX Runtime does not start on {idle[0]}" if idle else None
     found += checked("processor", "model", processor)
     found += checked("processor", "threads", partial(threads, threads_asked, said.get("threads")))
     found += checked("telemetry", "telemetry", partial(telemetry, said.get("environment")))

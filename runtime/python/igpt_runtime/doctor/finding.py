@@ -25,17 +25,18 @@ def checked(topic: str, name: str, check: Callable[[], Iterator[Finding]]) -> li
         for finding in check():
             found.append(finding)
     except Exception as error:
-        reason = f"this check failed itself ({type(error).__name__}: {_line(str(error))})"
+        reason = f"this check failed itself ({type(error).__name__}: {one_line(str(error))})"
         found.append(Finding(topic, name, UNKNOWN, reason, "report this line to the makers of igpt-onnx"))
     return found
 
 
 def fault(topic: str, name: str, status: str, message: str) -> Finding:
     """A finding from the message of one of this project's errors: a fact, a semicolon, and what to do about it."""
-    fact, _, remedy = _line(message).rpartition("; ")
-    return Finding(topic, name, status, fact or remedy, remedy if fact else "correct that")
+    fact, _, remedy = message.rpartition("; ")
+    return Finding(topic, name, status, one_line(fact or remedy), one_line(remedy) if fact else "correct that")
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A message without line breaks, cut where it is too long to be read."""
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST else line[:_LONGEST] + " ..."

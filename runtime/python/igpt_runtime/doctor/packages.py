@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 
-from igpt_runtime.doctor.finding import BROKEN, OK, UNKNOWN, WARNING, Finding
+from igpt_runtime.doctor.finding import BROKEN, OK, UNKNOWN, WARNING, Finding, one_line
 
 _TOPIC = "packages"
 _OWN = "igpt-onnx"
@@ -112,14 +112,9 @@ def _needed(name: str, module: str, declared: Minimums) -> Finding:
     except ImportError as error:
         if version is None:
             return Finding(_TOPIC, name, BROKEN, "not installed", install)
-        reason = " ".join(str(error).split())
-        found = f"{version} cannot be imported ({type(error).__name__}: {_shortened(reason)})"
+        found = f"{version} cannot be imported ({type(error).__name__}: {one_line(str(error))})"
         return Finding(_TOPIC, name, BROKEN, found, install.replace("install", "install --force-reinstall", 1))
     return Finding(_TOPIC, name, OK, version or "of unknown version")
-
-
-def _shortened(text: str, most: int = 200) -> str:
-    return text if len(text) <= most else text[:most] + " ..."
 
 
 def onnxruntime(declared: Minimums) -> Finding:

@@ -145,7 +145,7 @@ def threads(requested: int | None, measured: int | None) -> Iterator[Finding]:
         found = f"{used}, as {INTRA_OP} says"
     allowed, quota = cpus_allowed(), cpu_quota()
     if quota is not None and used > max(1, quota):
-        reason = f"the control group of this process allows the time of only {quota:g}"
+        reason = f"a control group allows this process the time of only {quota:g} CPUs"
         yield Finding(_TOPIC, "threads", WARNING, f"{found}, but {reason}", f"give --threads {max(1, int(quota))}")
     elif allowed is not None and used > allowed:
         reason = f"this process may use only {counted(allowed, 'CPU')}"

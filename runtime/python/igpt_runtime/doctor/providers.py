@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from igpt_runtime.doctor.child import Outcome, run
-from igpt_runtime.doctor.finding import BROKEN, OK, UNKNOWN, WARNING, Finding, fault
+from igpt_runtime.doctor.finding import BROKEN, OK, UNKNOWN, WARNING, Finding, fault, one_line
 from igpt_runtime.doctor.telemetry import VARIABLES
 
 _TOPIC = "ONNX Runtime"
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _PATIENCE = 300  # seconds: the first use of a GPU may compile its kernels
 _DRIVER = re.compile(r"libcuda\.so|nvcuda\.dll|libnvidia-", re.IGNORECASE)
+_PRELOADED = re.compile(r"lib(cublas|cudart|cudnn|cufft|curand|nvrtc)")
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 _MISSING = (
     re.compile(r"([\w.+-]+\.so[\w.]*): cannot open shared object file"),
@@ -40,20 +41,23 @@ def providers(cpu: Outcome, device: str, threads: int | None) -> Iterator[Findin
         yield Finding(_TOPIC, "CPU", UNKNOWN, f"{cpu.said['started']} started instead", "give --device cpu")
     else:
         yield Finding(_TOPIC, "CPU", OK, "starts and runs a graph")
-    if _CUDA in cpu.said.get("providers", []):
+    listed = cpu.said.get("providers")
+    if listed is None:  # it cannot be imported
+        return
+    if _CUDA in listed:
         yield _cuda(device, threads)
-    elif device == "cuda" and cpu.said:
+    elif device == "cuda":
         remedy = "run: pip uninstall -y onnxruntime; then: pip install onnxruntime-gpu. Or give --device cpu"
         yield Finding(_TOPIC, "CUDA", BROKEN, "this package of ONNX Runtime has no CUDA provider", remedy)
-    elif cpu.said:
+    else:
         yield Finding(_TOPIC, "CUDA", OK, "not in this package of ONNX Runtime; all runs on the CPU")
 
 
 def _of_error(name: str, outcome: Outcome) -> Finding:
     if outcome.died is None:
         return fault(_TOPIC, name, BROKEN, str(outcome.error))
-    remedy = "install ONNX Runtime again; if that does not help, its kernels do not fit this processor"
-    return Finding(_TOPIC, name, BROKEN, f"does not start: {outcome.error}", remedy)
+    remedy = "install ONNX Runtime again; if that does not help, it has no kernels for this processor"
+    return Finding(_TOPIC, name, BROKEN, one_line(f"does not start: {outcome.error}"), remedy)
 
 
 def _cuda(device: str, threads: int | None) -> Finding:
@@ -66,7 +70,7 @@ def _cuda(device: str, threads: int | None) -> Finding:
     if second.error is None and second.said["started"] == _CUDA:
         what = missing_library(first.messages) or "a library"
         found = f"does not start: {what} is not where the system looks, but onnxruntime.preload_dlls() finds it"
-        return Finding(_TOPIC, "CUDA", status, found, _how_to_find(what))
+        return Finding(_TOPIC, "CUDA", status, found, _how_to_find())
     # The second has got further, if there is a difference.
     missing = missing_library(second.messages)
     if missing is None:
@@ -90,15 +94,15 @@ def reason(outcome: Outcome) -> str:
     messages = _COLOURS.sub("", outcome.messages)
     for pattern in _REASONS:
         if match := pattern.search(messages):
-            return " ".join(match[1].split())
-    return outcome.error or "ONNX Runtime gives no reason"
+            return one_line(match[1])
+    return one_line(outcome.error or "ONNX Runtime gives no reason")
 
 
-def _how_to_find(library: str) -> str:
-    """What lets the system find a library that is in one of Python's packages."""
+def _how_to_find() -> str:
+    """What lets ONNX Runtime find the libraries that are in Python's packages."""
     remedy = "in Python, call onnxruntime.preload_dlls() before a session is opened"
     if sys.platform != "linux":
         return remedy
-    folders = {str(path.parent) for entry in sys.path for path in Path(entry or ".").glob("nvidia/*/lib/lib*.so*")}
-    wanted = [folder for folder in sorted(folders) if re.search(r"/(cu\d+|cudnn|cublas|cu\w+)/lib$", folder)]
-    return f"set LD_LIBRARY_PATH={':'.join(wanted)}; {remedy}" if wanted else remedy
+    libraries = (path for entry in sys.path for path in Path(entry or ".").glob("nvidia/*/lib/*.so.*"))
+    folders = sorted({str(path.parent) for path in libraries if _PRELOADED.match(path.name)})
+    return f"set LD_LIBRARY_PATH={':'.join(folders)}; {remedy}" if folders else remedy

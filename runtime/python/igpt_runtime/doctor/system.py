@@ -107,7 +107,7 @@ def _temporary() -> Finding:
         return Finding(_FILES, "temporary", BROKEN, found, "free space there, or set TMPDIR to another directory")
     variable = next((name for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)), None)
     if variable is not None and Path(os.environ[variable]).resolve() != Path(directory).resolve():
-        found = f"{variable} is {os.environ[variable]}, which cannot be written; {directory} is used"
+        found = f"{variable} is {os.environ[variable]}, which cannot be used; {directory} is"
         return Finding(_FILES, "temporary", WARNING, found, f"make it writable, or unset {variable}")
     return Finding(_FILES, "temporary", OK, f"{directory} can be written")
 

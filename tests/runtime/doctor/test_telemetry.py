@@ -1,0 +1,78 @@
+"""What is said of telemetry, compared with what ONNX Runtime does."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from igpt_runtime.doctor import telemetry
+from igpt_runtime.doctor.finding import OK, UNKNOWN, WARNING, Finding
+from igpt_runtime.doctor.providers import start
+from igpt_runtime.doctor.telemetry import SWITCH, VARIABLES
+
+NOWHERE = "http://127.0.0.1:9"  # no proxy listens there, so that nothing is sent
+
+
+def of_onnxruntime(environment: dict[str, str] | None) -> Finding:
+    return next(telemetry.telemetry(environment))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {SWITCH: "1"}, {SWITCH: "On"}, {SWITCH: "0"}, {SWITCH: "2"}, {SWITCH: ""}, {"CI": "true"}, {"CI": "false"},
+        {"GITHUB_ACTIONS": "1", SWITCH: "0"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_it_is_as_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    """With telemetry on, ONNX Runtime writes an identifier of the device."""
+    for name in (*VARIABLES, "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": str(tmp_path), "https_proxy": NOWHERE, "HTTPS_PROXY": NOWHERE, **variables}.items():
+        monkeypatch.setenv(name, value)
+    outcome = start("cpu", None)
+    assert outcome.error is None
+    finding = of_onnxruntime(outcome.said["environment"])
+    assert finding.status in (OK, WARNING)
+    assert finding.found.startswith("on: " if list(tmp_path.rglob("deviceid")) else "off: ")
+
+
+def test_on() -> None:
+    finding = of_onnxruntime({})
+    assert finding.status == WARNING and finding.found.startswith("on: ")
+    assert finding.remedy == f"to send none, set {SWITCH}=1"
+    assert of_onnxruntime({SWITCH: "yes"}).found == f"off: {SWITCH} is yes"
+
+
+def test_a_build_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "_COLLECTOR", "collector.of.another.build")
+    monkeypatch.setattr("sys.platform", "linux")
+    assert of_onnxruntime({}) == Finding("telemetry", "onnxruntime", OK, "off: this build cannot send any")
+    monkeypatch.setattr("sys.platform", "win32")
+    assert of_onnxruntime({}).status == UNKNOWN
+
+
+def test_what_cannot_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert of_onnxruntime(None).status == UNKNOWN
+    monkeypatch.setattr(telemetry, "SWITCH", "A_SWITCH_OF_ANOTHER_BUILD")
+    assert of_onnxruntime({}).status == UNKNOWN
+    monkeypatch.setattr(telemetry, "_LIBRARIES", ("*.nothing",))
+    assert "libraries are not found" in of_onnxruntime({}).found
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE"])
+def test_of_the_hub(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for variable in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    _, finding = telemetry.telemetry({})
+    assert finding.found.startswith("downloads name the versions of Python and torch")
+    monkeypatch.setenv(name, "true")
+    _, finding = telemetry.telemetry({})
+    assert finding.found == f"off: {name} is true"
+
+
+def test_a_hub_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "huggingface_hub" else there(name))
+    assert [finding.name for finding in telemetry.telemetry({})] == ["onnxruntime"]
