@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from igpt_export.card import write_card
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.checkpoint.tensors import ShapedTensors
 from igpt_export.graphs.build import trace_graphs
@@ -77,6 +78,7 @@ def export_bundle(
             check_loss(certificate, limit)
             manifest = replace(manifest, certificate=certificate.record())
             write_manifest(manifest, directory)
+        write_card(manifest, checkpoint.about, directory)
     return manifest
 
 

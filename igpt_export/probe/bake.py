@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igpt_export.card import write_card
 from igpt_export.checkpoint.about import About, read_license
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.checkpoint.tensors import ShapedTensors
@@ -64,6 +65,7 @@ def bake_probe(
         # What the precision costs was measured without these classes.
         made = replace(made, certificate=_without_classes(manifest.certificate))
         write_manifest(made, directory)
+        write_card(made, checkpoint.about, directory)
     return made
 
 

@@ -37,7 +37,8 @@ def curve_figure(
     single, joined = ([fit for fit in fits if (len(fit.layers) == 1) == alone] for alone in (True, False))
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    drawn = [_draw_validation(axes, single, n_validation, _BLUE, "validation")]
+    label = "validation" if n_validation is None else "validation (bars: standard error)"
+    drawn = [_draw_validation(axes, single, n_validation, _BLUE, label)]
     for fit in joined:
         drawn.append(_draw_validation(axes, [fit], n_validation, _ORANGE, f"validation, layers {_span(fit)} joined"))
     layers, accuracies = [fit.layers[0] for fit in single], [100 * fit.train_accuracy for fit in single]

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import digits
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 _PIXEL = 6  # page pixels per picture pixel
 _GAP = 12  # page pixels between pictures
-_HEADER = 26  # page pixels above the first row
+_HEADER = 30  # page pixels above the first row
+_FONT = 20  # page pixels of a header's letters
 _MARGIN = 20
 _WHITE, _GREY, _TEXT = (255, 255, 255), 205, (60, 60, 60)
 _EXAMPLE_PIXELS = 128  # width and height of an example file
@@ -36,7 +37,7 @@ def save_page(path: Path, rows: Sequence[digits.Bytes], headers: dict[int, str],
     page = Image.new("RGB", size, _WHITE)
     draw = ImageDraw.Draw(page)
     for column, text in headers.items():
-        draw.text((columns[column], _MARGIN), text, _TEXT)
+        draw.text((columns[column], _MARGIN), text, _TEXT, ImageFont.load_default(_FONT))
     for index, row in enumerate(rows):
         for x, picture in zip(columns, row, strict=True):
             page.paste(_enlarge(picture, digits.SIDE * _PIXEL), (x, top + index * _CELL))

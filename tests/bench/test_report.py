@@ -94,3 +94,17 @@ def test_the_record_is_not_changed(report: ModuleType) -> None:
 def test_a_page_without_markers_is_refused(report: ModuleType) -> None:
     with pytest.raises(ValueError, match="peers:begin"):
         with_table("nothing here", "peers", "")
+
+
+def test_the_chart_says_what_it_shows(report: ModuleType) -> None:
+    proxy, slow = system("llama.cpp", "q8_0", proxy=True), system("slow", "eager", in_full=False)
+    figure = report.chart(record(system("igpt-run", "fp32"), proxy, slow))
+    assert figure.get_suptitle() == "Completing half an image: speed of igpt-run and of other runtimes"
+    assert [axes.get_title() for axes in figure.axes] == ["8 completions", "32 completions"]
+    assert {axes.get_xlabel() for axes in figure.axes} == {"tokens per second (more is better)"}
+    assert {text.get_text() for text in figure.axes[0].texts} == {"332", "~332"}
+    facts = ("Example 9000", "2 threads", "avx2", "2026-01-02", "small, random weights", "Proxy:", "~: extrapolated")
+    for fact in facts:
+        assert fact in figure.get_supxlabel(), fact
+    plain = report.chart(record(system("igpt-run", "fp32"))).get_supxlabel()
+    assert "Proxy" not in plain and "~" not in plain

@@ -67,14 +67,35 @@ def test_importing_the_package_does_not_load_onnxruntime() -> None:
 
 @pytest.mark.parametrize("module", ["engine.session", "cli", "bench.fresh"])
 def test_a_start_does_not_load_what_is_slow_to_import(module: str) -> None:
-    code = f"import igpt_runtime.{module}, sys; igpt_runtime.engine.session.import_onnxruntime()"
+    code = f"import igpt_runtime.{module}, igpt_runtime.engine.session, sys; "
+    code += "igpt_runtime.engine.session.import_onnxruntime()"
     assert run(f"{code}; print('importlib.metadata' in sys.modules)").stdout == "False\n"
 
 
+def test_importing_the_package_loads_none_of_it() -> None:
+    """`igpt-run doctor` has to start where numpy or Pillow cannot be imported."""
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['numpy', 'PIL', 'onnxruntime']))"
+    done = run(f"{blocked}; import igpt_runtime; print([name for name in sys.modules if 'igpt_runtime.' in name])")
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 def test_public_names() -> None:
-    assert igpt_runtime.__all__ == sorted(igpt_runtime.__all__)
-    public = {name for name, value in vars(igpt_runtime).items() if not name.startswith("_") and callable(value)}
-    assert public == set(igpt_runtime.__all__)
+    assert igpt_runtime.__all__ == sorted(igpt_runtime.__all__) == dir(igpt_runtime)
+    code = "from igpt_runtime import *; print(sorted(n for n, v in globals().items() if n[0] != '_' and callable(v)))"
+    assert run(code).stdout == f"{igpt_runtime.__all__}\n"
+    with pytest.raises(AttributeError, match="module 'igpt_runtime' has no attribute 'nothing'"):
+        igpt_runtime.nothing  # noqa: B018
+
+
+def test_a_type_checker_sees_the_names_where_they_are() -> None:
+    """It reads imports that are not run."""
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert imported == igpt_runtime._MODULES
+    assert sorted(imported) == igpt_runtime.__all__
 
 
 @pytest.mark.parametrize("name", MODULES)

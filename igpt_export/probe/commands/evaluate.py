@@ -111,7 +111,7 @@ def evaluate(
         atomic_write(output, csv_table(table))
     elif output is not None:
         with atomic_path(output) as temporary:
-            plot_confusion(temporary, counts, labels, f"{session.manifest.name}: {accuracy:.1%} of {len(true):,} right")
+            plot_confusion(temporary, counts, labels, session.manifest.name)
     summary = f"accuracy {accuracy:.2%} +- {error:.2%} ({right:,} of {len(true):,})"
     lines = [summary, *_confusions(counts.tolist(), labels), *([str(output)] if output else [])]
     print_result("\n".join(lines), record, as_json)

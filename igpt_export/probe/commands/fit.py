@@ -149,6 +149,7 @@ def fit(
 
 def _write_fits(output: Path, probe: "Probe", fits: "list[Fit]", record: dict[str, Any]) -> None:
     """Write the probe, the accuracies by layer and the report."""
+    from igpt_export.probe.data import VALIDATION
     from igpt_export.probe.fit import save_probe
     from igpt_export.probe.plot import plot_curve
     from igpt_runtime.files import atomic_path, atomic_write, csv_table
@@ -156,7 +157,10 @@ def _write_fits(output: Path, probe: "Probe", fits: "list[Fit]", record: dict[st
     with atomic_path(output / PROBE_FILE) as temporary:
         save_probe(temporary, probe)
     with atomic_path(output / _PLOT) as temporary:
-        plot_curve(temporary, fits, f"Linear probes of {probe.model}, {probe.protocol} protocol")
+        plot_curve(
+            temporary, fits, f"Linear probes of {probe.model}, {probe.protocol} protocol",
+            n_validation=record["pictures"][VALIDATION], n_labels=len(probe.label_names),
+        )  # fmt: skip
     rows = [{**row, "layers": " ".join(map(str, row["layers"]))} for row in record["layers"]]
     atomic_write(output / _CURVE, csv_table(rows))
     atomic_write(output / _REPORT, (json.dumps(record, indent=1) + "\n").encode())

@@ -19,6 +19,7 @@ from igpt_export.probe.fit import Fit, Linear
 from igpt_export.probe.plot import confusion_figure, curve_figure, plot_confusion, plot_curve
 
 DEMO = Path(__file__).parents[3] / "models" / "demo"
+VALIDATION = "validation (bars: standard error)"
 NO_LINEAR = Linear(np.zeros((2, 1), np.float32), np.zeros(2, np.float32))
 
 
@@ -59,20 +60,20 @@ def test_a_curve_says_what_it_shows() -> None:
     assert axes.get_xlabel() == "layer" and axes.get_ylabel() == "accuracy (%)"
     assert axes.get_title() == "Linear probes of demo"
     assert legend_of(axes) == [
-        "validation", "validation, layers 0-2 joined", "training", "best: layer 1, 90.0 ± 2.5 %", "chance, 10 classes",
+        VALIDATION, "validation, layers 0-2 joined", "training", "best: layer 1, 90.0 ± 2.5 %", "chance, 10 classes",
     ]  # fmt: skip
 
 
 def test_error_bars_are_standard_errors_of_proportions() -> None:
     axes = axes_of(curve_figure(JOINED, "", n_validation=144))
     expected = [100 * math.sqrt(p * (1 - p) / 144) for p in (0.4, 0.9, 0.8)]
-    assert half_lengths(bars(axes, "validation")) == pytest.approx(expected)
-    assert bars(axes, "validation").lines[0].get_ydata() == pytest.approx([40, 90, 80])
+    assert half_lengths(bars(axes, VALIDATION)) == pytest.approx(expected)
+    assert bars(axes, VALIDATION).lines[0].get_ydata() == pytest.approx([40, 90, 80])
     joined = bars(axes, "validation, layers 0-2 joined")
     assert half_lengths(joined) == pytest.approx([100 * math.sqrt(0.85 * 0.15 / 144)])
     assert half_lengths(joined, direction=0) == pytest.approx([1])  # from layer 0 to layer 2
     four_times_the_pictures = axes_of(curve_figure(FITS, "", n_validation=576))
-    assert half_lengths(bars(four_times_the_pictures, "validation")) == pytest.approx([half / 2 for half in expected])
+    assert half_lengths(bars(four_times_the_pictures, VALIDATION)) == pytest.approx([half / 2 for half in expected])
 
 
 def test_without_a_number_of_pictures_there_are_no_bars() -> None:
@@ -160,10 +161,10 @@ def test_a_class_without_pictures_is_an_empty_row() -> None:
 
 def test_files(tmp_path: Path) -> None:
     """Names are no formulas, whatever signs they hold; the same figures give the same file."""
-    odd = ["$a_b$", "$\\nonsense{", "100 %"]
+    odd = ["$a_$", "$\\nonsense{$", "100 %"]
     for name in ("a.png", "b.png"):
-        plot_curve(tmp_path / name, JOINED, "of $x_$ and $\\y{", n_validation=20, n_labels=3)
-        plot_confusion(tmp_path / f"confusion-{name}", COUNTS, odd, "of $x_$ and $\\y{")
+        plot_curve(tmp_path / name, JOINED, "of $x_$ and $\\y{$", n_validation=20, n_labels=3)
+        plot_confusion(tmp_path / f"confusion-{name}", COUNTS, odd, "of $x_$ and $\\y{$")
     for name in ("a.png", "confusion-a.png"):
         with Image.open(tmp_path / name) as image:
             assert image.format == "PNG" and min(image.size) >= 400

@@ -94,8 +94,11 @@ def test_an_onnxruntime_that_no_package_brought(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("name", "version", "status", "text"),
-    [("numpy", "1.26.4", BROKEN, "1.26.4 is too old"), ("torch", "2.5.0+cpu", WARNING, "2.5.0+cpu, too old for igpt-export")],
-)  # fmt: skip
+    [
+        ("numpy", "1.26.4", BROKEN, "1.26.4 is too old"),
+        ("torch", "2.5.0+cpu", WARNING, "2.5.0+cpu, too old for igpt-export"),
+    ],
+)
 def test_a_package_that_is_too_old(distribution: Distribution, name: str, version: str, status: str, text: str) -> None:
     distribution(name, version)
     finding = found()[name]

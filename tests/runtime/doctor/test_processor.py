@@ -12,6 +12,7 @@ from igpt_runtime.doctor.finding import BROKEN, OK, UNKNOWN, WARNING, Finding
 from igpt_runtime.doctor.providers import start
 
 X86 = "processor\t: 0\nmodel name\t: Example 9000\nflags\t\t: fpu sse4_2 {}\n"
+QUOTA, PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"  # of version 1
 ARM = "processor\t: 0\nFeatures\t: fp asimd {}\nCPU part\t: 0xd40\n"
 
 
@@ -71,9 +72,9 @@ def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
         ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "50000 100000\n"}, 0.5),
         ("0::/outside/of/the/container\n", {"cpu.max": "200000 100000\n"}, 2.0),
-        ("5:cpu,cpuacct:/x\n", {"cpu,cpuacct/x/cpu.cfs_quota_us": "300000\n", "cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"}, 3.0),
-        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ("1:cpu:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "40000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.4),
+        ("5:cpu,cpuacct:/x\n", {"cpu,cpuacct/x/" + QUOTA: "300000\n", "cpu,cpuacct/x/" + PERIOD: "100000\n"}, 3.0),
+        ("1:cpu:/\n", {"cpu/" + QUOTA: "-1\n", "cpu/" + PERIOD: "100000\n"}, None),
+        ("1:cpu:/\n0::/\n", {"cpu/" + QUOTA: "40000\n", "cpu/" + PERIOD: "100000\n"}, 0.4),
         ("0::/\n", {"unified/cpu.max": "100000 100000"}, 1.0),
         ("4:memory:/\n", {"cpu.max": "100000 100000\n"}, None),
         ("nonsense\n", {}, None),
@@ -125,7 +126,9 @@ def test_more_threads_than_cpus(machine: pytest.MonkeyPatch) -> None:
     assert (finding.status, finding.remedy) == (WARNING, "give --threads 8")
 
 
-@pytest.mark.parametrize(("quota", "measured", "remedy"), [(1.5, 8, 1), (3.9, 4, 3), (0.5, 2, 1), (0.5, 1, None), (8, 8, None)])
+@pytest.mark.parametrize(
+    ("quota", "measured", "remedy"), [(1.5, 8, 1), (3.9, 4, 3), (0.5, 2, 1), (0.5, 1, None), (8, 8, None)]
+)
 def test_more_threads_than_time(machine: pytest.MonkeyPatch, quota: float, measured: int, remedy: int | None) -> None:
     machine.setattr(processor, "cpu_quota", lambda: quota)
     finding = found(measured=measured)

@@ -14,8 +14,8 @@ NOT_LOADED = (
     "\x1b[1;31m2026-11-27 00:58:38.888474436 [E:onnxruntime:Default, provider_bridge_ort.cc:2458 operator()] "
     "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:2043 onnxruntime::Provider& "
     "onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library "
-    "/usr/lib/python3/onnxruntime/capi/libonnxruntime_providers_cuda.so with error: {}: cannot open shared object file: "
-    "No such file or directory\n\x1b[m\n\x1b[0;93m2026-11-27 00:58:38.888521639 [W:onnxruntime:Default, "
+    "/usr/lib/python3/onnxruntime/capi/libonnxruntime_providers_cuda.so with error: {}: cannot open shared object file"
+    ": No such file or directory\n\x1b[m\n\x1b[0;93m2026-11-27 00:58:38.888521639 [W:onnxruntime:Default, "
     "onnxruntime_pybind_state.cc:1295 CreateExecutionProviderFactoryInstance] Failed to create CUDAExecutionProvider. "
     "Require cuDNN 9.* and CUDA 13.*. Please install all dependencies as mentioned in the GPU requirements page "
     "(https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#requirements), make sure they're in "
@@ -61,7 +61,9 @@ class InferenceSession:
         if _CUDA in wanted and not (_preloaded and os.environ.get("FAKE_CURED")):
             if os.environ.get("FAKE_SIGNAL"):
                 os.kill(os.getpid(), int(os.environ["FAKE_SIGNAL"]))
-            said = os.environ.get("FAKE_PRELOADED" if _preloaded and "FAKE_PRELOADED" in os.environ else "FAKE_SAID", "")
+            said = os.environ.get("FAKE_SAID", "")
+            if _preloaded:
+                said = os.environ.get("FAKE_PRELOADED", said)
             os.write(1 if said.startswith("*") else 2, said.encode())  # the real one prints to both
             self._providers = [_CPU] if said else wanted
 
@@ -129,9 +131,8 @@ def test_a_library_that_preloading_finds(stand_in: pytest.MonkeyPatch, tmp_path:
     stand_in.setenv("FAKE_CURED", "1")
     finding = cuda()
     assert finding.status == WARNING
-    assert finding.found.startswith("does not start: libcublasLt.so.13 is not where the system looks, but onnxruntime.pre")
-    assert finding.remedy is not None
-    assert finding.remedy.startswith(f"set LD_LIBRARY_PATH={folders[0]}:{folders[1]}; in Python, call onnxruntime.preload")
+    assert finding.found.startswith("does not start: libcublasLt.so.13 is not where the system looks, but onnxruntime.")
+    assert str(finding.remedy).startswith(f"set LD_LIBRARY_PATH={folders[0]}:{folders[1]}; in Python, call onnxrun")
     stand_in.setattr("sys.platform", "win32")
     assert str(cuda().remedy).startswith("in Python, call onnxruntime.preload_dlls()")
 
@@ -173,21 +174,21 @@ def test_the_library_in_what_windows_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "status", "text"),
+    ("module", "text"),
     [
-        ("raise ImportError('libgomp.so.1: cannot open shared object file')", BROKEN, "cannot be imported (libgomp.so.1"),
-        ("raise AttributeError('a bug')", BROKEN, "AttributeError: a bug"),
-        (f"import os; os.kill(os.getpid(), {int(signal.SIGILL)})", BROKEN, "the process was ended by SIGILL"),
-        ("import os; os._exit(7)", BROKEN, "the process ended with exit status 7"),
+        ("raise ImportError('libgomp.so.1: cannot open it')", "cannot be imported (libgomp.so.1"),
+        ("raise AttributeError('a bug')", "AttributeError: a bug"),
+        (f"import os; os.kill(os.getpid(), {int(signal.SIGILL)})", "the process was ended by SIGILL"),
+        ("import os; os._exit(7)", "the process ended with exit status 7"),
     ],
 )
 def test_an_onnxruntime_that_does_not_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, status: str, text: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, text: str
 ) -> None:
     (tmp_path / "onnxruntime.py").write_text(module)
     monkeypatch.setenv("PYTHONPATH", os.fspath(tmp_path))
     (finding,) = providers(start("cpu", None), "auto", None)
-    assert finding.status == status and text in finding.found and finding.remedy
+    assert finding.status == BROKEN and text in finding.found and finding.remedy
 
 
 def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def test_on() -> None:
 def test_a_build_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "_COLLECTOR", "collector.of.another.build")
     monkeypatch.setattr("sys.platform", "linux")
-    assert of_onnxruntime({}) == Finding("telemetry", "onnxruntime", OK, "off: this build cannot send any")
+    assert of_onnxruntime({}) == Finding("telemetry", "ONNX Runtime", OK, "off: this build cannot send any")
     monkeypatch.setattr("sys.platform", "win32")
     assert of_onnxruntime({}).status == UNKNOWN
 
@@ -75,4 +75,4 @@ def test_of_the_hub(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def test_a_hub_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "huggingface_hub" else there(name))
-    assert [finding.name for finding in telemetry.telemetry({})] == ["onnxruntime"]
+    assert [finding.name for finding in telemetry.telemetry({})] == ["ONNX Runtime"]

@@ -55,7 +55,8 @@ def score(
             nats.append(scored.nats_per_token)
             read.append(reading.names[scored.index])
             if files:
-                save_image(map_of(session, scored, Path(read[-1]).name), files[scored.index])
+                title = "standard input" if read[-1] == "-" else Path(read[-1]).name
+                save_image(map_of(session, scored, title), files[scored.index])
                 written.append(str(files[scored.index]))
             progress(1)
     rows = records(read, nats)

@@ -27,11 +27,11 @@ def telemetry(environment: Mapping[str, str] | None) -> Iterator[Finding]:
     environment: the variables when ONNX Runtime was imported; None if it could not be.
     """
     if environment is None:
-        yield Finding(_TOPIC, "onnxruntime", UNKNOWN, "not known, since it does not run", "cure that first")
+        yield Finding(_TOPIC, "ONNX Runtime", UNKNOWN, "not known, since it does not run", "cure that first")
     else:
         yield _onnxruntime(environment)
     if importlib.util.find_spec("huggingface_hub") is not None:
-        yield Finding(_TOPIC, "huggingface_hub", OK, _hub())
+        yield Finding(_TOPIC, "Hugging Face hub", OK, _hub())
 
 
 def _onnxruntime(environment: Mapping[str, str]) -> Finding:
@@ -39,22 +39,22 @@ def _onnxruntime(environment: Mapping[str, str]) -> Finding:
     folder = Path(module.origin).parent / "capi" if module is not None and module.origin else None
     libraries = [] if folder is None else [path for pattern in _LIBRARIES for path in folder.glob(pattern)]
     if not libraries:
-        return Finding(_TOPIC, "onnxruntime", UNKNOWN, "not known: its libraries are not found", f"set {SWITCH}=1")
+        return Finding(_TOPIC, "ONNX Runtime", UNKNOWN, "not known: its libraries are not found", f"set {SWITCH}=1")
     if not any(_holds(path, _COLLECTOR) for path in libraries):
         if sys.platform == "win32":
             found = "not known: Windows decides which events of ONNX Runtime it sends to Microsoft"
-            return Finding(_TOPIC, "onnxruntime", UNKNOWN, found, "see Diagnostics & feedback in Windows' settings")
-        return Finding(_TOPIC, "onnxruntime", OK, "off: this build cannot send any")
+            return Finding(_TOPIC, "ONNX Runtime", UNKNOWN, found, "see Diagnostics & feedback in Windows' settings")
+        return Finding(_TOPIC, "ONNX Runtime", OK, "off: this build cannot send any")
     if not any(_holds(path, SWITCH) for path in libraries):
         found = f"not known: this build can send, and has no {SWITCH}"
-        return Finding(_TOPIC, "onnxruntime", UNKNOWN, found, "read Privacy.md of the package onnxruntime")
+        return Finding(_TOPIC, "ONNX Runtime", UNKNOWN, found, "read Privacy.md of the package onnxruntime")
     if environment.get(SWITCH, "").strip().lower() in ("1", "true", "yes", "on", "y"):
-        return Finding(_TOPIC, "onnxruntime", OK, f"off: {SWITCH} is {environment[SWITCH]}")
+        return Finding(_TOPIC, "ONNX Runtime", OK, f"off: {SWITCH} is {environment[SWITCH]}")
     for name in _SERVICES:
         if environment.get(name, "").strip().lower() not in ("", "0", "false", "no", "off"):
-            return Finding(_TOPIC, "onnxruntime", OK, f"off: {name} is set, as in continuous integration")
+            return Finding(_TOPIC, "ONNX Runtime", OK, f"off: {name} is set, as in continuous integration")
     found = f"on: ONNX Runtime sends events about its use to Microsoft, at {_COLLECTOR}"
-    return Finding(_TOPIC, "onnxruntime", WARNING, found, f"to send none, set {SWITCH}=1")
+    return Finding(_TOPIC, "ONNX Runtime", WARNING, found, f"to send none, set {SWITCH}=1")
 
 
 def _holds(path: Path, text: str) -> bool:
