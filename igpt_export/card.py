@@ -16,7 +16,7 @@ from igpt_runtime.bundle.config import SamplingDefaults
 from igpt_runtime.bundle.hub import parse_hub_id
 from igpt_runtime.bundle.manifest import CARD_FILE, MANIFEST_FILE, WEIGHTS_FILE, Manifest
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _SHOWN_LABELS = 20  # before the rest becomes a count
 _FILES = {
     MANIFEST_FILE: "what the bundle is: its sizes and colours, what every graph takes and gives, hashes of all files",
@@ -133,7 +133,7 @@ def _introduction(manifest: Manifest) -> str:
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     config, form, classifier = manifest.config, manifest.image_format, manifest.classifier
-    origin, digest = _origin(manifest), manifest.source["sha256"]
+    origin, digest = _origin(manifest), manifest.source["sha256"] or ""
     source = plain(manifest.source["checkpoint"] or "unknown")
     if origin is not None:
         source = f"[{source}](https://huggingface.co/{origin})"
@@ -141,7 +141,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("pictures", f"{form.width}x{form.height} pixels, each a token: one of {config.n_clusters} colours"),
         ("model", f"{config.n_layer} layers, width {config.n_embd}, {config.n_head} heads"),
         ("graphs", _PROFILES[manifest.profile]),
-        ("checkpoint", source if digest is None else f"{source}, SHA-256 of the weights `{plain(digest)}`"),
+        ("checkpoint", f"{source}, SHA-256 of the weights `{digest}`" if _SHA256.fullmatch(digest) else source),
         ("made with", ", ".join(f"{plain(name)} {plain(version)}" for name, version in manifest.tools.items())),
     ]
     if classifier is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -105,7 +106,7 @@ def page(request: pytest.FixtureRequest, address: str) -> Iterator[Page]:
 
 
 def test_same_tokens_as_igpt_run(page: Page) -> None:
-    """For 20 seeds, in WebAssembly with threads."""
+    """For 20 seeds, in WebAssembly with threads, as the model recommends it."""
     assert page.driver.execute_script("return crossOriginIsolated")
     page["file"].send_keys(str(PICTURE))
     page.wait(lambda: page.classes()[:1] == ["seven"])
@@ -120,6 +121,24 @@ def test_same_tokens_as_igpt_run(page: Page) -> None:
         assert page.tokens() == generate_all(session, primer[: 16 * keep], GenerationOptions(n=n, seed=seed)).tolist()
     assert "nats per pixel" in page["nats"].text
     assert page.driver.find_element("css selector", "#completions a").get_attribute("href").startswith("data:image/png")
+
+
+def test_controls_start_from_what_the_model_recommends(page: Page) -> None:
+    """Kept while one looks at other pictures; what is emptied is the model's again, and 1, 0, 1 its own distribution."""
+    session = open_session(device="cpu")
+    advised = session.manifest.sampling
+    shown = [page[name].get_property("value") for name in ("temperature", "topK", "topP")]
+    assert shown == [str(advised.temperature), str(advised.top_k), str(advised.top_p)] == ["0.8", "0", "0.95"]
+    for values, options in (
+        (("", "", ""), GenerationOptions(2, 7)),
+        ((1, 0, 1), GenerationOptions(2, 7, 1.0, 0, 1.0)),
+        ((1.3, 9, ""), GenerationOptions(2, 7, 1.3, 9)),
+    ):
+        page.fill(n=2, keep=0, seed=7, **dict(zip(("temperature", "topK", "topP"), values, strict=True)))
+        page["draw"].click()
+        page.wait(lambda: page["stop"].get_attribute("disabled"))
+        page.wait_for("Done")
+        assert page.tokens() == generate_all(session, np.empty(0, np.int64), options).tolist()
 
 
 def test_keyboard_and_stop(page: Page) -> None:

@@ -17,6 +17,7 @@ from igpt_runtime.pictures.palette import tokens_to_image
 ROOT = Path(__file__).parents[2]
 JS = ROOT / "runtime" / "js"
 PICTURE = ROOT / "models" / "demo" / "examples" / "seven.png"
+SAMPLING = {"temperature": "temperature", "top_k": "topK", "top_p": "topP"}
 SEEDS = [*range(17), 2**32, 2**53 + 1, 2**64 - 1]
 
 pytestmark = [
@@ -40,20 +41,27 @@ def drawn(host: str, bundle: Path, requests: list[dict[str, Any]]) -> Drawn:
 
 
 def requests(seeds: list[int], ns: tuple[int, ...], keeps: tuple[int, ...]) -> list[dict[str, Any]]:
+    sampling: list[dict[str, Any]] = [{}, {"temperature": 1, "topK": 0, "topP": 1}, {"temperature": 1.2, "topK": 30}]
     return [
-        {"seed": str(seed), "n": ns[i % len(ns)], "keepRows": keeps[i % len(keeps)], "temperature": (1, 0.8)[i % 2]}
+        {"seed": str(seed), "n": ns[i % len(ns)], "keepRows": keeps[i % len(keeps)], **sampling[i % len(sampling)]}
         for i, seed in enumerate(seeds)
     ]
+
+
+def options_of(request: dict[str, Any]) -> GenerationOptions:
+    """The same request in Python: what it leaves out is the model's here and there."""
+    sampling = {ours: request.get(theirs) for ours, theirs in SAMPLING.items()}
+    return GenerationOptions(request["n"], int(request["seed"]), **sampling)
 
 
 @pytest.mark.parametrize("host", ["node", "wasm"])
 def test_fp32_on_all_routes(host: str) -> None:
     session = open_session(device="cpu")
+    assert not session.manifest.sampling.is_plain
     primer = tokens_of(session, Image.open(PICTURE).convert("RGB"))
     asked = requests(SEEDS, (1, 8, 3), (8, 0, 15, 1))
     for request, result in zip(asked, drawn(host, session.bundle.path, asked), strict=True):
-        options = GenerationOptions(request["n"], int(request["seed"]), request["temperature"])
-        expected = generate_all(session, primer[: request["keepRows"] * 16], options).tolist()
+        expected = generate_all(session, primer[: request["keepRows"] * 16], options_of(request)).tolist()
         assert result["loop"] == expected, request
         assert result["once"] == expected, request
 

@@ -13,7 +13,7 @@ import igpt_runtime
 
 ROOT = Path(igpt_runtime.__file__).parent
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(ROOT)], "igpt_runtime."))
-OPTIONAL = {"feature_files": {"pyarrow"}}  # imported where it is needed, by one module each
+OPTIONAL = {"feature_files": {"pyarrow"}, "hub": {"huggingface_hub"}}  # imported where it is needed, by one module each
 ALLOWED = {"numpy", "PIL", "onnxruntime", "click", "rich", "igpt_runtime"} | sys.stdlib_module_names
 FORBIDDEN = ["torch", "onnx", "onnxscript", "onnx_ir", "safetensors", "transformers", "sklearn", "scipy", "igpt_export"]
 FORBIDDEN += ["pyarrow", "matplotlib"]

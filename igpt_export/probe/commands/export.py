@@ -31,7 +31,8 @@ def export(
         from igpt_export.probe.bake import bake_probe
 
     bundle = open_bundle(model)
-    target = output or Path(f"{bundle.path}-probe" if model else f"{bundle.manifest.name}-probe")
+    beside = model is not None and Path(model).is_dir()  # neither in the package nor in the hub's cache
+    target = output or Path(f"{bundle.path if beside else bundle.manifest.name}-probe")
     with stages("exporting") as progress:
         found = load_probe(probe_path(probe_file))
         made = bake_probe(bundle, found, target, force=force, progress=progress)

@@ -9,6 +9,7 @@ import click
 from igpt_runtime.commands.bench import bench
 from igpt_runtime.commands.classify import classify
 from igpt_runtime.commands.complete import complete
+from igpt_runtime.commands.doctor import doctor
 from igpt_runtime.commands.features import features
 from igpt_runtime.commands.info import info
 from igpt_runtime.commands.sample import sample
@@ -49,7 +50,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters in a picture file is an error here
 
 
-for command in (complete, sample, classify, features, score, info, bench, web):
+for command in (complete, sample, classify, features, score, info, bench, doctor, web):
     main.add_command(command)
 
 

@@ -34,8 +34,8 @@ def test_the_embedded_bundle() -> None:
     assert {finding.status for finding in findings.values()} == {OK}
     assert list(findings) == ["manifest", "files", "graphs", "drawing", "available"]
     manifest = open_bundle(None).manifest
-    assert findings["graphs"].found == f"{len(manifest.graphs)} open"
-    assert findings["files"].found.startswith(f"{len(manifest.files)}, ")
+    assert findings["graphs"].found == f"all {len(manifest.graphs)} open"
+    assert findings["files"].found.startswith(f"{len(manifest.files)} files, ")
     assert findings["drawing"].found.startswith("drew 2 tokens on the CPU in ")
     assert "64 pictures of demo at once" in findings["available"].found
 
@@ -110,7 +110,7 @@ def test_a_classifier(demo: Path, edit_manifest: EditManifest) -> None:
     assert findings["prefill"] == Finding(
         "bundle", "prefill", OK, "runs on the CPU; this bundle classifies and does not draw"
     )
-    assert findings["graphs"].found == "6 open"
+    assert findings["graphs"].found == "all 6 open"
 
 
 def test_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,23 @@ def test_this_installation() -> None:
     assert {finding.status for finding in findings.values()} == {OK}
     assert re.fullmatch(r"\d+\.\d+\.\d+", findings["numpy"].found)
     assert findings["scikit-learn"].found.endswith(", for igpt-run probe")
+
+
+def test_a_source_tree_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the versions that it needs are not known, and none is too old."""
+    version = metadata.version
+
+    def not_ours(name: str) -> str:
+        if name == "igpt-onnx":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(metadata, "version", not_ours)
+    monkeypatch.setattr(metadata, "metadata", not_ours)
+    assert minimums() == Minimums()
+    findings = found()
+    assert findings["igpt-onnx"].status == UNKNOWN and findings["igpt-onnx"].remedy
+    assert {finding.status for name, finding in findings.items() if name != "igpt-onnx"} == {OK}
 
 
 def test_no_heavy_package_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +129,15 @@ def test_a_package_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> N
     finding = found()["pillow"]
     assert finding.status == BROKEN and "cannot be imported (ModuleNotFoundError: " in finding.found
     assert finding.remedy is not None and finding.remedy.startswith("run: pip install --force-reinstall 'pillow>=")
+
+
+def test_a_package_whose_import_fails_in_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rich.py").write_text("raise SystemError('built for another Python')")
+    for name in [name for name in sys.modules if name.split(".")[0] == "rich"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    finding = found()["rich"]
+    assert finding.status == BROKEN and "(SystemError: built for another Python)" in finding.found
 
 
 @pytest.mark.parametrize(

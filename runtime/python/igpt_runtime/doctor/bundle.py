@@ -107,7 +107,7 @@ def files(opened: "Bundle", progress: Progress) -> Iterator[Finding]:
             whole = False
     if whole:
         size = sum(record.size for record in manifest.files.values())
-        found = f"{len(manifest.files)}, {size / 1e6:,.1f} MB, of the sizes and hashes in the manifest"
+        found = f"{len(manifest.files)} files, {size / 1e6:,.1f} MB, as the manifest describes them"
         yield Finding(_TOPIC, "files", OK, found)
 
 
@@ -125,7 +125,7 @@ def at_work(opened: "Bundle", device: str, threads: int | None, progress: Progre
     for file, message in said.get("errors", {}).items():
         yield fault(_TOPIC, file, BROKEN, message)
     if "errors" in said and not said["errors"]:
-        yield Finding(_TOPIC, "graphs", OK, f"{len(opened.manifest.graphs)} open")
+        yield Finding(_TOPIC, "graphs", OK, f"all {len(opened.manifest.graphs)} open")
     if outcome.error is not None:
         yield fault(_TOPIC, said.get("at", "graphs"), BROKEN, outcome.error)
     elif "provider" in said:

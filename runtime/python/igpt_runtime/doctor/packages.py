@@ -72,12 +72,13 @@ def installed(name: str) -> str | None:
 
 def onnxruntimes() -> dict[str, str]:
     """By distribution, the versions of all that bring the module `onnxruntime`, of which there can be one."""
-    return {
-        str(found.metadata["Name"]): str(found.version)
-        for found in metadata.distributions()
-        if _ONNXRUNTIME.match(str(found.metadata["Name"]))
-        and any(file.as_posix() == "onnxruntime/__init__.py" for file in found.files or [])
-    }
+    found: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name = str(distribution.metadata["Name"])
+        files = distribution.files or [] if _ONNXRUNTIME.match(name) else []
+        if any(file.as_posix() == "onnxruntime/__init__.py" for file in files):
+            found.setdefault(name, str(distribution.version))  # of two places the first is imported
+    return found
 
 
 def packages(declared: Minimums) -> Iterator[Finding]:
@@ -109,7 +110,7 @@ def _needed(name: str, module: str, declared: Minimums) -> Finding:
         return Finding(_TOPIC, name, BROKEN, f"{version} is too old", install)
     try:
         importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:  # an extension module of another version may raise anything
         if version is None:
             return Finding(_TOPIC, name, BROKEN, "not installed", install)
         found = f"{version} cannot be imported ({type(error).__name__}: {one_line(str(error))})"

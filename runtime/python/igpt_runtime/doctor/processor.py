@@ -133,7 +133,7 @@ def threads(requested: int | None, measured: int | None) -> Iterator[Finding]:
     requested: --threads; measured: how many ONNX Runtime started for it; None if that is not known.
     """
     told = os.environ.get(INTRA_OP, "")
-    used = measured or requested or hardware.default_threads()
+    used = (measured or hardware.default_threads()) if requested is None else requested
     found = f"{used}, one per physical core"
     if requested is not None:
         found = f"{used}, as --threads says"

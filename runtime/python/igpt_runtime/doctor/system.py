@@ -68,7 +68,9 @@ def files() -> Iterator[Finding]:
     closed = [name for stream, name in _STREAMS.items() if getattr(sys, stream) is None]
     if closed:
         found = f"{' and '.join(closed)} closed"
-        yield Finding(_FILES, "streams", WARNING, found, "leave them open, or redirect them to /dev/null")
+        yield Finding(
+            _FILES, "streams", WARNING, found, "redirect to /dev/null what is not needed, instead of closing it"
+        )
     else:
         yield Finding(_FILES, "streams", OK, "standard input, output and error are open")
     yield _temporary()
