@@ -124,7 +124,7 @@ def test_same_tokens_as_igpt_run(page: Page) -> None:
 
 
 def test_controls_start_from_what_the_model_recommends(page: Page) -> None:
-    """Kept while one looks at other pictures; what is emptied is the model's again, and 1, 0, 1 its own distribution."""
+    """A control that is emptied leaves the choice to the model; 1, 0 and 1 draw from its own distribution."""
     session = open_session(device="cpu")
     advised = session.manifest.sampling
     shown = [page[name].get_property("value") for name in ("temperature", "topK", "topP")]

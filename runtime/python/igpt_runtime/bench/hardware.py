@@ -48,7 +48,7 @@ def machine() -> Machine:
     except importlib.metadata.PackageNotFoundError:  # run from a source tree
         own_version = "unknown"
     return Machine(
-        cpu=_cpu_model(),
+        cpu=cpu_model(),
         physical_cores=physical_cores(),
         memory=_memory(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -66,7 +66,7 @@ def default_threads() -> int:
 
 def physical_cores() -> int | None:
     """Physical cores that this process may run on."""
-    told = _sysctl("hw.physicalcpu")
+    told = sysctl("hw.physicalcpu")
     if told is not None:
         return int(told)
     if not hasattr(os, "sched_getaffinity"):
@@ -114,12 +114,13 @@ def _status() -> dict[str, int]:
     return {words[0].rstrip(":"): int(words[1]) << 10 for words in lines if len(words) == 3 and words[2] == "kB"}
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """Its name, or at least the architecture's."""
     for line in (_text(_PROC / "cpuinfo") or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name":
             return value.strip()
-    return _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine() or "unknown"
+    return sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine() or "unknown"
 
 
 def _memory() -> int | None:
@@ -128,7 +129,7 @@ def _memory() -> int | None:
     return None
 
 
-def _sysctl(name: str) -> str | None:
+def sysctl(name: str) -> str | None:
     """A figure of macOS."""
     if platform.system() != "Darwin":
         return None

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # `igpt-run doctor` starts without numpy
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class ImageFormat:
 
     height: int  # pixels; height * width is n_positions
     width: int
-    clusters: npt.NDArray[np.float32]  # [n_clusters, 3] colour centres in [-1, 1]
+    clusters: "npt.NDArray[np.float32]"  # [n_clusters, 3] colour centres in [-1, 1]
     resample: int = 2  # PIL's filter number; 2 is bilinear
 
 

@@ -33,7 +33,7 @@ _WINDOWS = {40: "avx2", 41: "avx512f", 43: "asimddp"}
 
 def processor() -> Iterator[Finding]:
     """Model, cores and instructions."""
-    yield Finding(_TOPIC, "model", OK, hardware._cpu_model())
+    yield Finding(_TOPIC, "model", OK, hardware.cpu_model())
     physical, logical, allowed = hardware.physical_cores(), os.cpu_count(), cpus_allowed()
     cores = "an unknown number of physical cores" if physical is None else counted(physical, "physical core")
     if allowed == logical:
@@ -68,8 +68,8 @@ def instructions() -> set[str] | None:
     if system == "Linux":
         return _of_linux()
     if system == "Darwin":
-        arm = {name for name in ("FEAT_DotProd", "FEAT_I8MM") if hardware._sysctl(f"hw.optional.arm.{name}") == "1"}
-        intel = (hardware._sysctl("machdep.cpu.leaf7_features") or "").lower().split()
+        arm = {name for name in ("FEAT_DotProd", "FEAT_I8MM") if hardware.sysctl(f"hw.optional.arm.{name}") == "1"}
+        intel = (hardware.sysctl("machdep.cpu.leaf7_features") or "").lower().split()
         return arm | set(intel) or None
     if sys.platform == "win32":
         present = ctypes.windll.kernel32.IsProcessorFeaturePresent
