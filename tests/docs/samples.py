@@ -34,6 +34,7 @@ PAGES = sorted(
     ]
     if path.is_file()
 )
+FINE_TUNING = ROOT / "docs/how-to/fine-tune.md"  # which a test of its own runs
 _FENCE = re.compile(
     r"(?:<!-- (?P<mark>not run: [^>]+|slow) -->\s*\n)?^(?P<indent> *)```(?P<language>sh|python|js|html)"
     r"(?P<info>[^\n]*)\n(?P<text>.*?)^(?P=indent)```",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
-from docs.samples import PAGES, ROOT, Place, Sample, check_options, is_checked, programs_of, samples_of
+from docs.samples import FINE_TUNING, PAGES, ROOT, Place, Sample, check_options, is_checked, programs_of, samples_of
 
 _MAKEFILE = (ROOT / "Makefile").read_text()
 _TARGETS = set(re.findall(r"^([a-z-]+):", _MAKEFILE, re.MULTILINE))
@@ -26,7 +26,7 @@ def marked(path: Path) -> object:
     return pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] if slow else [])
 
 
-WITH_SAMPLES = [path for path in PAGES if any(sample.runs for sample in samples_of(path))]
+WITH_SAMPLES = [path for path in PAGES if path != FINE_TUNING and any(sample.runs for sample in samples_of(path))]
 COMMANDS = [
     pytest.param(words, id=f"{name_of(path)}: {' '.join(words)}")
     for path in PAGES
