@@ -21,7 +21,8 @@ class Minimum:
 # By profile, and whether the cache is int8.
 MINIMA = {
     ("fused", False): Minimum(
-        "1.25", f"{PICTURES}, 1.18 draws other tokens, and older ones cannot open the graphs; 1.19 and 1.20 are right"
+        "1.25",
+        f"{PICTURES}, 1.18 draws other tokens or fails, and older ones cannot open the graphs; 1.19 and 1.20 are right",
     ),
     ("fused", True): Minimum(
         "1.28",
@@ -29,10 +30,10 @@ MINIMA = {
         "older ones cannot open the graphs that draw",
     ),
     ("portable", False): Minimum(
-        "1.25", f"{PICTURES}, 1.18 to 1.23 crash when they open a graph that takes a picture, and older ones cannot "
-        "open any"
+        "1.25",
+        f"{PICTURES}, 1.18 to 1.23 crash when they open a graph that takes a picture, and older ones cannot open any",
     ),
-}  # fmt: skip
+}
 MINIMA["portable", True] = MINIMA["portable", False]  # in standard operators, int8 needs no other kernels
 HALF = Minimum(None, "fp16 is for the CUDA provider, which was not measured")
 
