@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from igpt_export.card import write_card
+from igpt_export.card.card import write_card
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.checkpoint.tensors import ShapedTensors
 from igpt_export.graphs.build import trace_graphs

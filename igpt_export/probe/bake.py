@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igpt_export.card import write_card
+from igpt_export.card.card import write_card
 from igpt_export.checkpoint.about import About, read_license
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.checkpoint.tensors import ShapedTensors

@@ -153,17 +153,17 @@ class _StageLines(Progress):
     """A line for each stage, and what `line` says of the current one."""
 
     def __init__(self, description: str) -> None:
-        self._description, self._stage, self._amount = description, "", ""
+        self._description, self._stage, self._amount, self._begin = description, "", "", time.monotonic()
 
     def stage(self, name: str) -> None:
-        self._stage, self._amount = name, ""
-        print(self.line(), file=sys.stderr, flush=True)
+        self._stage, self._amount, self._begin = name, "", time.monotonic()
+        print(f"{self._description}: {name} ...", file=sys.stderr, flush=True)
 
     def count(self, done: int, total: int, unit: str) -> None:
         self._amount = f": {_amount(done, total, unit)}"
 
     def line(self) -> str:
-        return f"{self._description}: {self._stage}{self._amount} ..."
+        return f"{self._description}: {self._stage}{self._amount}, {time.monotonic() - self._begin:.0f} s ..."
 
 
 def _amount(done: int, total: int, unit: str) -> str:

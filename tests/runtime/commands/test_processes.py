@@ -142,7 +142,8 @@ def test_long_work_is_never_silent(capsys: pytest.CaptureFixture[str], monkeypat
         progress.count(1_000_000, 3_000_000, "bytes")
         time.sleep(0.4)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "exporting: writing weights ..." and lines[-1] == "exporting: writing weights: 1 of 3 MB ..."
+    assert lines[0] == "exporting: writing weights ..."
+    assert lines[-1] == "exporting: writing weights: 1 of 3 MB, 0 s ..."
 
 
 @pytest.mark.skipif(pty is None, reason="no pseudo terminals")

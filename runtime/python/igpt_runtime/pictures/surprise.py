@@ -73,7 +73,10 @@ def surprise_map(
     bar = _scale_bar(heat.height, maximum, font, above=bool(nats.max() > maximum))
     parts = [
         _Part(picture, (f"the picture in {colours}", f"{seen.width}x{seen.height} pixels, each a token")),
-        _Part(heat, ("surprise of each pixel", f"mean {mean:.3f} nats per token", f"{mean / math.log(2):.3f} bits per pixel")),
+        _Part(
+            heat,
+            ("surprise of each pixel", f"mean {mean:.3f} nats per token", f"{mean / math.log(2):.3f} bits per pixel"),
+        ),
         _Part(bar, ("nats per pixel",), overhang=(bar.height - heat.height) // 2),
     ]
     return _laid_out(parts, name, font)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from igpt_export.card.markup import header, paragraph, plain, table
+from igpt_export.card.usage import draws, usage
 from igpt_export.checkpoint.about import About
-from igpt_export.markup import header, paragraph, plain, table
-from igpt_export.usage import draws, usage
 from igpt_runtime.bundle import names
 from igpt_runtime.bundle.config import SamplingDefaults
 from igpt_runtime.bundle.hub import parse_hub_id

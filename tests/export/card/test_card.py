@@ -18,12 +18,12 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from igpt_export.card import model_card
+from igpt_export.card.card import model_card
+from igpt_export.card.markup import plain, quoted
+from igpt_export.card.minimum import MINIMA, minimum
 from igpt_export.checkpoint.about import About
 from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_export.export import ExportOptions, export_bundle
-from igpt_export.markup import plain, quoted
-from igpt_export.minimum import MINIMA, minimum
 from igpt_export.probe.bake import bake_probe
 from igpt_export.probe.fit import Linear, Probe
 from igpt_runtime.bundle.bundle import open_bundle
@@ -32,7 +32,7 @@ from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.session import open_session
 from igpt_runtime.tasks.classify import classify
 
-DEMO = Path(__file__).parents[2] / "models" / "demo"
+DEMO = Path(__file__).parents[3] / "models" / "demo"
 COMMIT = "a" * 40
 HOSTILE = [
     "| a | b |", "`code`", "a`b", "**bold** _it_ __x__", "<script>alert(1)</script>", "[link](http://a.b)", "![i](x)",
