@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from igpt_runtime.bundle.bundle import Bundle, demo_bundle_path, open_bundle
-    from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig
+    from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig, SamplingDefaults
     from igpt_runtime.bundle.manifest import Manifest
-    from igpt_runtime.engine.generate import GenerationOptions, generate, generate_all
+    from igpt_runtime.engine.generate import GenerationOptions, ResolvedOptions, generate, generate_all
     from igpt_runtime.engine.session import Session, open_session
     from igpt_runtime.errors import (
         BundleError,
@@ -49,6 +49,8 @@ __all__ = [
     "MemoryShortageError",
     "OptionError",
     "OutputError",
+    "ResolvedOptions",
+    "SamplingDefaults",
     "Score",
     "Session",
     "VerificationError",
@@ -70,9 +72,9 @@ __all__ = [
 # Modules are imported when a name is first used: a command needs few of them, and `doctor` must start without numpy.
 _NAMES = {
     "bundle.bundle": ("Bundle", "demo_bundle_path", "open_bundle"),
-    "bundle.config": ("Classifier", "ImageFormat", "ImageGPTConfig"),
+    "bundle.config": ("Classifier", "ImageFormat", "ImageGPTConfig", "SamplingDefaults"),
     "bundle.manifest": ("Manifest",),
-    "engine.generate": ("GenerationOptions", "generate", "generate_all"),
+    "engine.generate": ("GenerationOptions", "ResolvedOptions", "generate", "generate_all"),
     "engine.session": ("Session", "open_session"),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "pictures.reading": ("read_image",),

@@ -82,7 +82,8 @@ def complete(
 ) -> Completion:
     """Keep the top rows of a picture and draw the rest `options.n` times.
 
-    keep: see `rows_to_keep`; crop: cut the picture square instead of squashing it (the paper's way).
+    keep: what of the picture is given: rows at the top (8), a fraction ("25%", 0.25) or "top-half"; options: None draws
+    eight with the model's sampling; crop: cut the picture square instead of squashing it.
 
     Raises:
         ImageError: the picture cannot be read.
