@@ -1,7 +1,7 @@
 """How a bundle is used: the commands and the programs of its model card."""
 
 from igpt_export.card.markup import code, paragraph
-from igpt_export.card.minimum import minimum
+from igpt_export.card.onnxruntime_minimum import minimum
 from igpt_runtime.bundle import names
 from igpt_runtime.bundle.manifest import Manifest
 

@@ -29,8 +29,8 @@ from page_table import BENCHMARKS, with_table  # noqa: E402
 from peers import machine  # noqa: E402
 
 from igpt_export.checkpoint.config import config_of  # noqa: E402
-from igpt_runtime.bench.fresh import measure_fresh_process  # noqa: E402
-from igpt_runtime.bench.traffic import ideal_memory  # noqa: E402
+from igpt_runtime.bench.bandwidth import ideal_memory  # noqa: E402
+from igpt_runtime.bench.fresh_process import measure_fresh_process  # noqa: E402
 from igpt_runtime.bundle.bundle import open_bundle  # noqa: E402
 
 RESULTS = HERE / "results" / "sizes.json"

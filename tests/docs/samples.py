@@ -3,7 +3,8 @@
 A page's samples run in order, in one directory that has the repository's files beside what the samples write:
 
 * `sh`: every line is a command. Lines of `pip` and `make` are only checked, since they change the environment.
-* `python`: a whole program. With a title it is only written to that file, and a later line runs it; so is `js`.
+* `python`: a whole program. With a title it is only written to that file, and a later line runs it. So is `js`, where
+  a block that begins with `// continues` goes on in the last file.
 * Above a fence, `<!-- not run: REASON -->` means that nothing of it is run, but its options must exist, and
   `<!-- slow -->` that the whole page is one of the slow tests.
 """
@@ -120,13 +121,19 @@ class Place:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._last: Path | None = None  # file that a block with a title was written to
         for name in ("models", "runtime", "tests", "constraints.txt"):
             (directory / name).symlink_to(ROOT / name)
 
     def run(self, sample: Sample) -> str:
         """What a sample prints. Raises AssertionError with what it said if it fails."""
         if sample.title is not None:
-            (self.directory / sample.title).write_text(sample.text)
+            self._last = self.directory / sample.title
+            self._last.write_text(sample.text)
+            return ""
+        if sample.language == "js":
+            assert self._last is not None and sample.text.startswith("// continues"), "which file is it of?"
+            self._last.write_text(self._last.read_text() + sample.text)
             return ""
         if sample.language == "python":
             return self._run([sys.executable, "-c", sample.text], sample.text)

@@ -27,7 +27,7 @@ from igpt_export.writer import bundle_directory
 from igpt_runtime.engine.generate import GenerationOptions
 from igpt_runtime.engine.session import open_session
 from igpt_runtime.errors import OutputError
-from igpt_runtime.tasks.complete import sample
+from igpt_runtime.tasks.sample import sample
 
 Refused = Callable[..., str]
 

@@ -156,7 +156,11 @@ def test_weights_lie_once_outside_the_graphs(bundle_of: Callable[[str, str], Pat
     }
     inside = [tensor for tensor in model.graph.initializer if not tensor.external_data]
     assert all(np.prod(tensor.dims) <= 17 for tensor in inside)
-    assert {path.name for path in bundle.iterdir() if path.suffix != ".onnx"} == {"manifest.json", WEIGHTS_FILE}
+    assert {path.name for path in bundle.iterdir() if path.suffix != ".onnx"} == {
+        "manifest.json",
+        WEIGHTS_FILE,
+        "README.md",
+    }
 
 
 @pytest.mark.parametrize(

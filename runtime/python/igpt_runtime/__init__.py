@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     )
     from igpt_runtime.pictures.reading import read_image
     from igpt_runtime.tasks.classify import classify
-    from igpt_runtime.tasks.complete import Completion, complete, images_of, sample, tokens_of
+    from igpt_runtime.tasks.complete import Completion, complete, images_of, tokens_of
     from igpt_runtime.tasks.features import features
+    from igpt_runtime.tasks.sample import sample
     from igpt_runtime.tasks.score import Score, score
 
 __all__ = [
@@ -79,8 +80,9 @@ _NAMES = {
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
     "pictures.reading": ("read_image",),
     "tasks.classify": ("classify",),
-    "tasks.complete": ("Completion", "complete", "images_of", "sample", "tokens_of"),
+    "tasks.complete": ("Completion", "complete", "images_of", "tokens_of"),
     "tasks.features": ("features",),
+    "tasks.sample": ("sample",),
     "tasks.score": ("Score", "score"),
 }
 _MODULES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}

@@ -163,6 +163,8 @@ class _StageLines(Progress):
         self._amount = f": {_amount(done, total, unit)}"
 
     def line(self) -> str:
+        if not self._stage:
+            return f"{self._description} ..."
         return f"{self._description}: {self._stage}{self._amount}, {time.monotonic() - self._begin:.0f} s ..."
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from igpt_export.card.card import model_card
 from igpt_export.card.markup import plain, quoted
-from igpt_export.card.minimum import MINIMA, minimum
+from igpt_export.card.onnxruntime_minimum import MINIMA, minimum
 from igpt_export.checkpoint.about import About
 from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_export.export import ExportOptions, export_bundle

@@ -16,11 +16,11 @@ import pytest
 from click.testing import CliRunner
 
 from igpt_runtime.bench import hardware
+from igpt_runtime.bench.bandwidth import ideal_memory, read_bandwidth, slot_bytes, step_weights
 from igpt_runtime.bench.bench import Result, _Clock, benchmark
-from igpt_runtime.bench.fresh import measure_fresh_process
-from igpt_runtime.bench.redraw import EXACT, HALF, QUANTISED, Agreement, redraw, tolerance_of
+from igpt_runtime.bench.fresh_process import measure_fresh_process
 from igpt_runtime.bench.report import as_text
-from igpt_runtime.bench.traffic import ideal_memory, read_bandwidth, slot_bytes, step_weights
+from igpt_runtime.bench.verification import EXACT, HALF, QUANTISED, Agreement, redraw, tolerance_of
 from igpt_runtime.bundle.bundle import open_bundle
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.cli import main

@@ -15,8 +15,8 @@ from igpt_runtime.bundle.manifest import manifest_to_json
 from igpt_runtime.engine.generate import GenerationOptions
 from igpt_runtime.engine.session import open_session
 from igpt_runtime.errors import BundleError, IgptError
-from igpt_runtime.tasks.complete import sample
 from igpt_runtime.tasks.features import features
+from igpt_runtime.tasks.sample import sample
 
 Record = dict[str, Any]
 Edit = Callable[[Path, Callable[[Record], Any]], None]

@@ -16,8 +16,9 @@ from igpt_runtime.cli import main
 from igpt_runtime.engine.generate import GenerationOptions
 from igpt_runtime.engine.session import open_session
 from igpt_runtime.tasks.classify import classify
-from igpt_runtime.tasks.complete import complete, sample
+from igpt_runtime.tasks.complete import complete
 from igpt_runtime.tasks.features import features
+from igpt_runtime.tasks.sample import sample
 
 Run = Callable[..., Result]
 Refused = Callable[..., str]

@@ -26,7 +26,8 @@ from igpt_runtime.engine.generate import (
 from igpt_runtime.engine.memory import rows_at_once, weights_bytes
 from igpt_runtime.engine.session import Session, open_session
 from igpt_runtime.errors import MemoryShortageError, OptionError
-from igpt_runtime.tasks.complete import complete, sample
+from igpt_runtime.tasks.complete import complete
+from igpt_runtime.tasks.sample import sample
 
 N_POSITIONS, N_CLUSTERS = 64, 16  # of the tiny bundle
 MODULE = sys.modules[GenerationOptions.__module__]  # the package's attribute of this name is the function

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from igpt_runtime.bench.fresh import SEED, FreshProcess, half_picture, measure_fresh_process
+from igpt_runtime.bench.bandwidth import IdealMemory, Traffic, cache_dtype, ideal_memory, measure_traffic
+from igpt_runtime.bench.fresh_process import SEED, FreshProcess, half_picture, measure_fresh_process
 from igpt_runtime.bench.hardware import Machine, default_threads, machine
-from igpt_runtime.bench.redraw import Agreement, redraw
-from igpt_runtime.bench.traffic import IdealMemory, Traffic, cache_dtype, ideal_memory, measure_traffic
+from igpt_runtime.bench.verification import Agreement, redraw
 from igpt_runtime.bundle import names
 from igpt_runtime.bundle.bundle import Bundle
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE

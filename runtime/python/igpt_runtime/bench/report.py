@@ -1,10 +1,10 @@
 """A benchmark's result as text for people: one line a figure, what it is and what stands beside it."""
 
+from igpt_runtime.bench.bandwidth import IdealMemory, Traffic
 from igpt_runtime.bench.bench import Result, Steps
-from igpt_runtime.bench.fresh import FreshProcess
+from igpt_runtime.bench.fresh_process import FreshProcess
 from igpt_runtime.bench.hardware import Machine
-from igpt_runtime.bench.redraw import Agreement
-from igpt_runtime.bench.traffic import IdealMemory, Traffic
+from igpt_runtime.bench.verification import Agreement
 
 _ROW = "{:<17}{:>11}   {}"
 

@@ -25,13 +25,15 @@ def find_bundle(name: str) -> Path:
     downloaded: the manifest, the files it names, and the card. Without a connection the cached one is taken. The
     variables HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HF_TOKEN and HF_ENDPOINT mean what they mean to huggingface_hub.
 
-    A name that is neither comes back as a path, which `open_bundle` refuses.
+    A name that is neither comes back as a path, which `open_bundle` refuses. So does `owner/name` where there is a
+    directory `owner`: it is a mistyped path, of which the Hub is told nothing.
 
     Raises:
         DeviceError: it must be downloaded, and huggingface_hub is not installed.
         BundleError: there is no such repository, or no bundle in it, or it cannot be downloaded.
     """
-    hub = None if os.path.exists(name) else parse_hub_id(name)
+    is_local = os.path.exists(name) or os.path.isdir(os.path.dirname(name))
+    hub = None if is_local else parse_hub_id(name)
     return Path(name) if hub is None else _snapshot(*hub)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from igpt_runtime.commands.drawn import DrawingTarget, drawing_options, report, settings
+from igpt_runtime.commands.drawing import DrawingTarget, drawing_options, report, settings
 from igpt_runtime.commands.options import (
     ModelOptions,
     Reading,

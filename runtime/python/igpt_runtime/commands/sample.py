@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from igpt_runtime.commands.drawn import DrawingTarget, drawing_options, report, settings
+from igpt_runtime.commands.drawing import DrawingTarget, drawing_options, report, settings
 from igpt_runtime.commands.options import ModelOptions, json_option, model_options, sampling_options
 from igpt_runtime.console import Command, counted, progress_option
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 @json_option
 def sample(sampling: "GenerationOptions", target: DrawingTarget, model: ModelOptions, as_json: bool) -> None:
     """Draw n pictures from nothing."""
-    from igpt_runtime.tasks.complete import sample
     from igpt_runtime.tasks.picture_files import plan_outputs, write_pictures
+    from igpt_runtime.tasks.sample import sample
 
     target.check_stdout(as_json)
     session = model.open()

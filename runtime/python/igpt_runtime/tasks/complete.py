@@ -1,9 +1,8 @@
-"""Pictures in, pictures out: completion of a given part, and samples from nothing."""
+"""Completions: pictures of which a part is given."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
 from igpt_runtime.engine.generate import GenerationOptions, ResolvedOptions, Tokens, generate_all
@@ -98,12 +97,3 @@ def complete(
     used = (options or GenerationOptions()).resolved(session.manifest)
     tokens = generate_all(session, primer, used, progress)
     return Completion(tokens, rows, images_of(session, tokens), original, used)
-
-
-def sample(
-    session: Session, options: GenerationOptions | None = None, *, progress: Progress | None = None
-) -> Completion:
-    """Draw `options.n` whole pictures from nothing. Raises BundleError."""
-    used = (options or GenerationOptions()).resolved(session.manifest)
-    tokens = generate_all(session, np.empty(0, np.int64), used, progress)
-    return Completion(tokens, 0, images_of(session, tokens), None, used)

@@ -1,6 +1,7 @@
 """A completion in a process of its own: how long it takes from nothing, and the memory it takes.
 
-`python -m igpt_runtime.bench.fresh` is the process: it says on stdout when it has the first token, and then its memory.
+`python -m igpt_runtime.bench.fresh_process` is that process: it prints when it has the first token, and then its
+memory.
 """
 
 import json
@@ -47,7 +48,7 @@ def half_picture(clusters: npt.NDArray[np.float32], height: int, width: int) -> 
 def measure_fresh_process(path: Path, device: str, threads: int | None, n: int) -> FreshProcess:
     """Complete the picture n times in a new process. Raises DeviceError when that process fails."""
     request = json.dumps({"path": str(path), "device": device, "threads": threads, "n": n})
-    command = [sys.executable, "-P", "-m", "igpt_runtime.bench.fresh", request]
+    command = [sys.executable, "-P", "-m", "igpt_runtime.bench.fresh_process", request]
     begin = time.perf_counter()
     with (
         tempfile.TemporaryFile("w+", errors="replace") as messages,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from igpt_runtime.bench.traffic import cache_dtype
+from igpt_runtime.bench.bandwidth import cache_dtype
 from igpt_runtime.bundle import names
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.generate import GenerationOptions, ResolvedOptions, Tokens
