@@ -96,8 +96,8 @@ def test_interrupt_leaves_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from igpt_runtime import cli
-import igpt_runtime.tasks.complete
-module = sys.modules["igpt_runtime.tasks.complete"]
+import igpt_runtime.tasks.sample
+module = sys.modules["igpt_runtime.tasks.sample"]
 original, done = module.generate_all, []
 def generate_all(session, primer, options, progress):
     def interrupt(tokens):
