@@ -12,7 +12,7 @@ import click
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.commands.options import gathered
 from igpt_runtime.console import Command, print_result, progress_option, stages
-from igpt_runtime.errors import CheckpointError, DeviceError
+from igpt_runtime.errors import INSTALL, CheckpointError, DeviceError
 
 if TYPE_CHECKING:
     from igpt_export.checkpoint.checkpoint import Checkpoint
@@ -165,9 +165,7 @@ def main(source: Source, how: How, output: Path | None, as_json: bool) -> None:
         try:
             from igpt_export.export import export_bundle
         except ImportError as error:
-            raise DeviceError(
-                f"exporting needs more packages ({error}); run: pip install 'igpt-onnx[export]'"
-            ) from error
+            raise DeviceError(f"exporting needs more packages ({error}); {INSTALL} '.[export]'") from error
     options = how.options(source.variant)
     # No spinner here: a download draws its own progress bars.
     checkpoint = source.load()

@@ -68,7 +68,11 @@ def test_environment_is_free_of_the_exporters_packages(installed: Run) -> None:
         assert "ModuleNotFoundError" in installed("python", "-c", f"import {package}").stderr
     assert installed("python", "-W", "error", "-c", "import igpt_runtime").returncode == 0
     done = installed("igpt-export", "--variant", "demo")
-    assert done.returncode == 1 and "pip install 'igpt-onnx[export]'" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "pip install -c constraints.txt '.[export]'" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_commands_without_torch(installed: Run, tiny_bundle: Path, picture: Path) -> None:

@@ -68,7 +68,9 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         return _read_directory(path, name=name, source=name)
     if exists:
         refuse(str(source), ["a file, not a checkpoint directory"], "name the directory that holds config.json")
-    hub = parse_hub_id(source) if isinstance(source, str) else None
+    # A mistyped path is not looked up on the Hub.
+    is_path = not isinstance(source, str) or (path.parent != Path(".") and path.parent.is_dir())
+    hub = None if is_path else parse_hub_id(str(source))
     if hub is None:
         refuse(one_line(source), ["no such directory"], _CHECK_NAME)
     repo_id, revision = hub

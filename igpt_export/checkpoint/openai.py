@@ -102,7 +102,7 @@ def _open(prefix: Path) -> tuple[dict[str, tuple[int, ...]], Read]:
         tensorflow = import_tensorflow()
     except ImportError as error:
         raise CheckpointError(
-            f"{prefix}: reading it needs TensorFlow ({one_line(error)}) - run: pip install 'igpt-onnx[tensorflow]'"
+            f"{prefix}: reading it needs TensorFlow ({one_line(error)}) - run: pip install tensorflow-cpu"
         ) from error
     try:
         reader: Any = tensorflow.train.load_checkpoint(str(prefix))

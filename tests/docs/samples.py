@@ -101,9 +101,9 @@ def check_options(words: list[str]) -> None:
     command: click.Command = _PROGRAMS[words[0]]
     arguments, context = words[1:], None
     while isinstance(command, click.Group):
+        if not arguments or arguments[0] in ("--version", "--help", "-h"):
+            return  # the program itself
         context = command.make_context(words[0], arguments[:1], parent=context)
-        if not arguments or arguments[0].startswith("-"):
-            return  # an option of the program itself
         found = command.get_command(context, arguments[0])
         if found is None:
             raise click.UsageError(f"no command {arguments[0]}")

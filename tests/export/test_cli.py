@@ -236,7 +236,10 @@ def test_without_the_exporters_packages(tiny_checkpoint: Path, tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     line = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and line.startswith("Error: exporting needs more packages (")
-    assert line.endswith("; run: pip install 'igpt-onnx[export]'") and list(tmp_path.iterdir()) == []
+    assert (
+        line.endswith("; in the source tree of igpt-onnx, run: pip install -c constraints.txt '.[export]'")
+        and list(tmp_path.iterdir()) == []
+    )
 
 
 def damage(directory: Path, kind: str) -> None:

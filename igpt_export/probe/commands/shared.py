@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from igpt_runtime.errors import DeviceError
+from igpt_runtime.errors import INSTALL, DeviceError
 
 PROBE_FILE = "probe.npz"
 
@@ -15,7 +15,7 @@ def needing(extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise DeviceError(f"this needs more packages ({error}); run: pip install 'igpt-onnx[{extra}]'") from error
+        raise DeviceError(f"this needs more packages ({error}); {INSTALL} '.[{extra}]'") from error
 
 
 def probe_path(path: Path) -> Path:

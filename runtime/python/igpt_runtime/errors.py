@@ -14,6 +14,9 @@ Each message is one line: a fact, where, and what to do about it. Library code r
 lines turn the tree into one-line messages and exit codes in `igpt_runtime.console`.
 """
 
+# How what is missing is installed; the name of an extra follows.
+INSTALL = "in the source tree of igpt-onnx, run: pip install -c constraints.txt"
+
 
 class IgptError(Exception):
     """Base of all errors a user can cause or fix."""

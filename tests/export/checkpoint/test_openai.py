@@ -270,4 +270,4 @@ def test_without_tensorflow(
     save(tmp_path / "model.ckpt-1", published())
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     line = refused(main, "--checkpoint", "model.ckpt-1", "--clusters", clusters)
-    assert "pip install 'igpt-onnx[tensorflow]'" in line
+    assert "pip install tensorflow-cpu" in line

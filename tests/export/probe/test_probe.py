@@ -276,7 +276,7 @@ def test_missing_packages(run: Callable[..., Result], monkeypatch: pytest.Monkey
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     result = run("fit", "data")
-    assert result.exit_code == 1 and "pip install 'igpt-onnx[probe]'" in result.stderr
+    assert result.exit_code == 1 and "pip install -c constraints.txt '.[probe]'" in result.stderr
 
 
 def blobs(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

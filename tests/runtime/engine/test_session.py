@@ -84,7 +84,7 @@ def test_onnxruntime_missing(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DeviceError) as caught:
         open_session(tiny_bundle)
     message = str(caught.value)
-    assert message.startswith("onnxruntime cannot be imported (") and "pip install 'igpt-onnx[cpu]'" in message
+    assert message.startswith("onnxruntime cannot be imported (") and "pip install onnxruntime" in message
 
 
 def fake_distribution(site: Path, name: str) -> None:

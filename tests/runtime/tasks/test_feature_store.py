@@ -78,7 +78,7 @@ def test_parquet(folder: Path, run: Callable[..., Result], tiny_bundle: Path, mo
 def test_parquet_needs_pyarrow(folder: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     result = run("pets", "-o", "a.parquet")
-    assert result.exit_code == 1 and "pip install 'igpt-onnx[parquet]', or write .npz" in result.stderr
+    assert result.exit_code == 1 and "pip install pyarrow, or write .npz" in result.stderr
 
 
 def count_embedded(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[str]:

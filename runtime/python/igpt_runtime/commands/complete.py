@@ -32,9 +32,15 @@ if TYPE_CHECKING:
 )
 @sampling_options(n=8)
 @drawing_options(
-    click.option("-o", "--output", help="Contact sheet of a single picture; - for stdout."),
     click.option(
-        "--output-dir", default=".", show_default=True, help="Directory of the contact sheets, NAME-completed.png each."
+        "-o", "--output", type=click.Path(allow_dash=True), help="Contact sheet of a single picture; - for stdout."
+    ),
+    click.option(
+        "--output-dir",
+        type=click.Path(),
+        default=".",
+        show_default=True,
+        help="Directory of the contact sheets, NAME-completed.png each.",
     ),
 )
 @model_options

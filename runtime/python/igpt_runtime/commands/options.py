@@ -68,6 +68,7 @@ protocol_option = click.option(
 )
 model_option = click.option(
     "--model",
+    type=click.Path(),  # so that the shell completes it
     metavar="DIR|OWNER/NAME",
     envvar="IGPT_MODEL",
     show_envvar=True,
@@ -94,7 +95,13 @@ model_options = gathered(
     "model",
     lambda model, device, threads: ModelOptions(model, device, threads),
     model_option,
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="auto: CUDA where this ONNX Runtime has it, else the CPU. cuda: or fail.",
+    ),
     click.option("--threads", type=int, help="Threads inside one operator.  [default: one per physical core]"),
 )
 
@@ -142,7 +149,7 @@ def target_option(help: str, *, required: bool = False) -> Decorator:
     return gathered(
         "target",
         lambda output, force: Target(output, force),
-        click.option("-o", "--output", required=required, help=help),
+        click.option("-o", "--output", type=click.Path(allow_dash=True), required=required, help=help),
         force_option,
     )
 
@@ -179,7 +186,7 @@ class Reading:
 reading_options = gathered(
     "reading",
     Reading,
-    click.argument("images", nargs=-1, required=True),
+    click.argument("images", nargs=-1, required=True, type=click.Path(allow_dash=True)),
     click.option("--crop", is_flag=True, help="Cut the centre of pictures that are not square, instead of squashing."),
     skip_broken_option,
 )

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @sampling_options(n=16)
 @drawing_options(
-    click.option("-o", "--output", default="samples.png", show_default=True, help="Contact sheet; - for stdout.")
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(allow_dash=True),
+        default="samples.png",
+        show_default=True,
+        help="Contact sheet; - for stdout.",
+    )
 )
 @model_options
 @progress_option

@@ -14,6 +14,7 @@ from igpt_runtime.console import Command
 @click.option(
     "--model",
     "models",
+    type=click.Path(),
     metavar="DIR|OWNER/NAME",
     multiple=True,
     help="Bundle to offer; repeatable.  [env var: IGPT_MODEL; default: the embedded demo]",

@@ -208,14 +208,13 @@ def import_onnxruntime() -> Any:
     if all(is_installed(name) for name in _DISTRIBUTIONS):
         raise DeviceError(
             "both onnxruntime and onnxruntime-gpu are installed and overwrite each other; "
-            "run: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'igpt-onnx[cpu]' or 'igpt-onnx[gpu]'"
+            "run: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install onnxruntime or onnxruntime-gpu"
         )
     try:
         import onnxruntime
     except ImportError as error:
         raise DeviceError(
-            f"onnxruntime cannot be imported ({error}); "
-            "run: pip install 'igpt-onnx[cpu]' (or 'igpt-onnx[gpu]' for CUDA)"
+            f"onnxruntime cannot be imported ({error}); run: pip install onnxruntime (for CUDA: onnxruntime-gpu)"
         ) from error
     return onnxruntime
 
@@ -242,6 +241,6 @@ def _providers(device: str, available: list[str]) -> list[str]:
     if device == "cuda" and CUDA not in available:
         raise DeviceError(
             "CUDA was asked for but this onnxruntime has no CUDA provider; "
-            "run: pip uninstall -y onnxruntime, then pip install 'igpt-onnx[gpu]', or use --device cpu"
+            "run: pip uninstall -y onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', or use --device cpu"
         )
     return [CUDA, _CPU] if device != "cpu" and CUDA in available else [_CPU]

@@ -30,7 +30,7 @@ def feature_suffix(path: str) -> str:
             import pyarrow  # noqa: F401
         except ImportError as error:
             raise DeviceError(
-                f"writing .parquet needs pyarrow ({error}); run: pip install 'igpt-onnx[parquet]', or write .npz"
+                f"writing .parquet needs pyarrow ({error}); run: pip install pyarrow, or write .npz"
             ) from error
     return suffix
 
