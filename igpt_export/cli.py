@@ -210,6 +210,7 @@ def _report(manifest: Manifest) -> list[str]:
     certificate = manifest.certificate
     if certificate is None:
         return lines
+    lines.append("below fp32 single values may be far off; what that costs was measured:")
     for graph in ("prefill", "decode"):
         if certificate[graph] is not None:
             loss = certificate[graph]["held_out"]

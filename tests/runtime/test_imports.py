@@ -65,7 +65,7 @@ def test_importing_the_package_does_not_load_onnxruntime() -> None:
     assert run("import igpt_runtime, sys; print('onnxruntime' in sys.modules)").stdout == "False\n"
 
 
-@pytest.mark.parametrize("module", ["engine.session", "cli", "bench.fresh"])
+@pytest.mark.parametrize("module", ["engine.session", "cli", "bench.fresh_process"])
 def test_a_start_does_not_load_what_is_slow_to_import(module: str) -> None:
     code = f"import igpt_runtime.{module}, igpt_runtime.engine.session, sys; "
     code += "igpt_runtime.engine.session.import_onnxruntime()"

@@ -104,7 +104,7 @@ def http_error(kind: type[errors.HfHubHTTPError]) -> Exception:
         ),
         (
             errors.LocalEntryNotFoundError("x\ny"),
-            "not in the Hugging Face cache, and the Hub cannot be reached - check",
+            "no directory here, not in the Hugging Face cache, and the Hub cannot be reached - check",
         ),
         (errors.HFValidationError("x\ny"), "neither a directory nor a valid id"),
         (OSError(28, "No space left on device"), "download failed: OSError: [Errno 28] No space left on device"),

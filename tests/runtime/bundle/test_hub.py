@@ -124,7 +124,10 @@ def test_failures_are_one_line(published: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "fact"),
     [
-        (errors.LocalEntryNotFoundError("x\ny"), "not in the Hugging Face cache, and the Hub cannot be reached"),
+        (
+            errors.LocalEntryNotFoundError("x\ny"),
+            "no directory here, not in the Hugging Face cache, and the Hub cannot be reached",
+        ),
         (OSError(28, "No space left on device"), "download failed: OSError: [Errno 28] No space left on device"),
         (RuntimeError("proxy\nrefused"), "download failed: RuntimeError: proxy refused"),
     ],

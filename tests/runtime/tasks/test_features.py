@@ -15,8 +15,10 @@ from sklearn.datasets import load_sample_image
 
 from igpt_runtime.engine.session import Session, open_session
 from igpt_runtime.errors import BundleError, ImageError, OptionError
+from igpt_runtime.pictures.reading import read_image
 from igpt_runtime.tasks.classify import classify
 from igpt_runtime.tasks.features import features
+from igpt_runtime.tasks.score import score
 
 Write = Callable[..., Path]
 
@@ -140,3 +142,12 @@ def test_no_classifier(write_checkpoint: Write, tmp_path: Path, picture: Path) -
         f"{bundle} has no classifier; fit one with `igpt-run probe fit` and add it with `igpt-run probe export`, or "
         "export an ImageGPTForImageClassification checkpoint"
     )
+
+
+def test_a_single_picture_needs_no_list(tiny_bundle: Path, picture: Path) -> None:
+    session = open_session(tiny_bundle, device="cpu")
+    image = read_image(picture)
+    for one in (picture, str(picture), picture.read_bytes(), image):
+        assert np.array_equal(features(session, one), features(session, [one]))
+        assert np.array_equal(classify(session, one), classify(session, [one]))
+        assert len(list(score(session, one))) == 1

@@ -113,7 +113,7 @@ def explain(error: Exception, repo_id: str, revision: str | None) -> tuple[str, 
         return f"has no revision {revision!r}", f"see {constants.ENDPOINT}/{repo_id}/commits/main"
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         if not constants.HF_HUB_OFFLINE:
-            return "not in the Hugging Face cache, and the Hub cannot be reached", online
+            return "no directory here, not in the Hugging Face cache, and the Hub cannot be reached", online
         fact = "not a directory, and not (wholly) in the Hugging Face cache while HF_HUB_OFFLINE is set"
         return fact, "unset HF_HUB_OFFLINE to download it, or name a local directory"
     return f"download failed: {type(error).__name__}: {one_line(error)}", online

@@ -1,6 +1,7 @@
 """Reads picture files: formats, orientation, transparency and depth, to 8-bit RGB."""
 
 import os
+from collections.abc import Sequence
 from io import BytesIO
 from typing import BinaryIO
 
@@ -9,7 +10,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from igpt_runtime.errors import ImageError
 
-__all__ = ["Picture", "as_image", "read_image", "to_rgb"]
+__all__ = ["Picture", "as_image", "as_pictures", "read_image", "to_rgb"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -29,6 +30,12 @@ Picture = Image.Image | str | os.PathLike[str] | BinaryIO | bytes
 def as_image(picture: Picture) -> Image.Image:
     """An RGB picture from a PIL image, a path, bytes or a binary stream. Raises ImageError."""
     return picture if isinstance(picture, Image.Image) else read_image(picture)
+
+
+def as_pictures(pictures: Sequence[Picture] | Picture) -> Sequence[Picture]:
+    """Several pictures, also where a single one is given."""
+    single = isinstance(pictures, (Image.Image, str, os.PathLike, bytes)) or hasattr(pictures, "read")
+    return [pictures] if single else pictures  # type: ignore[list-item, return-value]
 
 
 def read_image(source: str | os.PathLike[str] | BinaryIO | bytes) -> Image.Image:

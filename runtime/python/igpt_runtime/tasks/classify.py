@@ -10,13 +10,13 @@ from igpt_runtime.bundle import names
 from igpt_runtime.bundle.config import PROTOCOLS
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import BundleError
-from igpt_runtime.pictures.reading import Picture
+from igpt_runtime.pictures.reading import Picture, as_pictures
 from igpt_runtime.tasks.features import Broken, behind_sos, check_any_read, token_batches
 
 Array = npt.NDArray[np.float32]
 
 
-def classify(session: Session, pictures: Sequence[Picture], *, crop: bool = False) -> Array:
+def classify(session: Session, pictures: Sequence[Picture] | Picture, *, crop: bool = False) -> Array:
     """Class probabilities, float32 [pictures, labels]; the labels are `session.manifest.classifier.labels`.
 
     crop: cut pictures square, even if the classifier's protocol does not.
@@ -30,13 +30,13 @@ def classify(session: Session, pictures: Sequence[Picture], *, crop: bool = Fals
 
 
 def class_probabilities(
-    session: Session, pictures: Sequence[Picture], *, crop: bool = False, broken: Broken | None = None
+    session: Session, pictures: Sequence[Picture] | Picture, *, crop: bool = False, broken: Broken | None = None
 ) -> Iterator[tuple[list[int], Array]]:
     """As `classify`, batch by batch: indices of pictures, and their probabilities [batch, labels].
 
     broken: see `igpt_runtime.tasks.features.feature_batches`.
     """
-    read = 0
+    read, pictures = 0, as_pictures(pictures)
     for indices, logits in class_logits(session, pictures, crop=crop, broken=broken):
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         yield indices, exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -68,7 +68,7 @@ def class_table(labels: Sequence[str], images: Sequence[str], rows: Sequence[Arr
 
 
 def class_logits(
-    session: Session, pictures: Sequence[Picture], *, crop: bool = False, broken: Broken | None = None
+    session: Session, pictures: Sequence[Picture] | Picture, *, crop: bool = False, broken: Broken | None = None
 ) -> Iterator[tuple[list[int], Array]]:
     """As `classify`, before the softmax and batch by batch: indices of pictures, and their logits [batch, labels].
 

@@ -11,7 +11,7 @@ from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.generate import Tokens
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import ImageError, OptionError
-from igpt_runtime.pictures.reading import Picture, as_image
+from igpt_runtime.pictures.reading import Picture, as_image, as_pictures
 from igpt_runtime.tasks.complete import tokens_of
 
 Array = npt.NDArray[np.float32]
@@ -22,7 +22,7 @@ _BATCH = 8  # pictures a prefill takes at once: more only cost memory
 
 def features(
     session: Session,
-    pictures: Sequence[Picture],
+    pictures: Sequence[Picture] | Picture,
     *,
     layers: Sequence[int] | None = None,
     protocol: str = "hf",
@@ -44,7 +44,7 @@ def features(
 
 def feature_batches(
     session: Session,
-    pictures: Sequence[Picture],
+    pictures: Sequence[Picture] | Picture,
     *,
     layers: Sequence[int] | None = None,
     protocol: str = "hf",
@@ -95,13 +95,14 @@ def behind_sos(session: Session, tokens: Tokens) -> Tokens:
 
 
 def token_batches(
-    session: Session, pictures: Sequence[Picture], *, crop: bool, broken: Broken | None = None
+    session: Session, pictures: Sequence[Picture] | Picture, *, crop: bool, broken: Broken | None = None
 ) -> Iterator[tuple[list[int], Tokens]]:
     """Indices and tokens of pictures, as many at once as a prefill takes well, int64 [batch, height * width].
 
     broken: called with what is wrong with a picture that cannot be read, instead of raising ImageError. Raises
     OptionError if there are no pictures.
     """
+    pictures = as_pictures(pictures)
     if not pictures:
         raise OptionError("no pictures were given; give at least one")
     indices: list[int] = []

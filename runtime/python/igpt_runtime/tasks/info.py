@@ -1,6 +1,7 @@
 """Describes a bundle: what it is, what it may do, what its precision costs."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from igpt_runtime.bundle.manifest import Manifest, manifest_to_json
@@ -33,10 +34,20 @@ def describe(session: Session, *, start: bool) -> tuple[dict[str, object], dict[
         "graphs": f"{', '.join(manifest.graphs)} ({manifest.profile})",
         "size": f"{size / 1e6:,.1f} MB",
         "checkpoint": manifest.source["checkpoint"],
-        "verified": ", ".join(f"{key} {value:.3g}" for key, value in manifest.verification.items()),
+        "verified": _verified(manifest),
         "provider": session.provider,
     }
     return rows, record
+
+
+def _verified(manifest: Manifest) -> str:
+    """How far each graph was off when it was compared with torch."""
+    report = manifest.verification
+    found = [
+        f"{graph} {report[key]:.2g}" for graph in manifest.graphs if (key := f"{graph}_max_abs_diff") in report
+    ]  # fmt: skip
+    coarse = "" if manifest.certificate is None else "; single values may be far off, the lines above say what it costs"
+    return f"largest differences from torch: {', '.join(found)}{coarse}"
 
 
 def _losses(manifest: Manifest) -> dict[str, str]:
@@ -50,10 +61,15 @@ def _losses(manifest: Manifest) -> dict[str, str]:
             loss = certificate[graph]["held_out"]
             lines[name] = (
                 f"{loss['increase']:+.4f} nats per token, KL {loss['kl_divergence']:.2g}, "
-                f"top-1 agreement {loss['top1_agreement']:.1%} ({certificate['pictures']})"
+                f"top-1 agreement {loss['top1_agreement']:.1%} ({_judged(certificate, loss)})"
             )
     shift = certificate["features"]["held_out"]
-    lines["features"] = f"relative error {shift['features_error']:.2g} ({certificate['pictures']})"
+    lines["features"] = f"relative error {shift['features_error']:.2g} ({_judged(certificate, shift)})"
     if shift["kl_divergence"] is not None:
         lines["classes"] = f"KL {shift['kl_divergence']:.2g}, agreement {shift['top1_agreement']:.1%}"
     return lines
+
+
+def _judged(certificate: Mapping[str, Any], part: Mapping[str, Any]) -> str:
+    """The pictures that a figure is of."""
+    return f"on {part['pictures']} that did not set the scales, of {certificate['pictures']}"

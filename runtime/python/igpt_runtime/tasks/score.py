@@ -17,7 +17,7 @@ from igpt_runtime.bundle import names
 from igpt_runtime.engine.generate import Tokens
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import BundleError, OptionError
-from igpt_runtime.pictures.reading import Picture
+from igpt_runtime.pictures.reading import Picture, as_pictures
 from igpt_runtime.pictures.surprise import surprise_map
 from igpt_runtime.tasks.complete import images_of
 from igpt_runtime.tasks.features import Broken, behind_sos, check_any_read, rules_of, token_batches
@@ -44,7 +44,7 @@ class Score:
 
 def score(
     session: Session,
-    pictures: Sequence[Picture],
+    pictures: Sequence[Picture] | Picture,
     *,
     protocol: str = "hf",
     crop: bool = False,
@@ -62,6 +62,7 @@ def score(
         ImageError: a picture cannot be read.
         OptionError: there are no pictures, or no such protocol.
     """
+    pictures = as_pictures(pictures)
     if not pictures:
         raise OptionError("no pictures were given; give at least one")
     crop = crop or rules_of(protocol).crop
