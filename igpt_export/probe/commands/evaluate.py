@@ -105,9 +105,9 @@ def evaluate(
               "confusion": counts.tolist(), "skipped": broken}  # fmt: skip
     if output is not None and output.suffix == ".csv":
         table = [
-            {"true": name, **dict(zip(labels, row, strict=True))}
+            {"true": name, **{f"{i} {label}": count for i, (label, count) in enumerate(zip(labels, row, strict=True))}}
             for name, row in zip(labels, counts.tolist(), strict=True)
-        ]
+        ]  # numbered, since a class may be called like another column
         atomic_write(output, csv_table(table))
     elif output is not None:
         with atomic_path(output) as temporary:

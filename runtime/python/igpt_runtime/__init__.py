@@ -10,6 +10,8 @@ for picture in complete(session, "digit.png", GenerationOptions(n=4, seed=1)).im
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from igpt_runtime import errors as errors  # `igpt_runtime.errors.OptionError` needs no import of its own
+
 if TYPE_CHECKING:
     from igpt_runtime.bundle.bundle import Bundle, demo_bundle_path, open_bundle
     from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig, SamplingDefaults

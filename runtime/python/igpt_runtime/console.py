@@ -1,5 +1,6 @@
 """What both command lines share: errors as one line, progress on stderr, results on stdout."""
 
+import contextlib
 import errno
 import json
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from igpt_runtime.errors import IgptError
+from igpt_runtime.files import check_stdout_open
 from igpt_runtime.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -57,7 +59,8 @@ def _failure(message: str) -> click.ClickException:
 
 
 def print_result(text: str, record: Any, as_json: bool) -> None:
-    """Print a result on stdout, as text or as JSON."""
+    """Print a result on stdout, as text or as JSON. Raises OutputError if that is closed."""
+    check_stdout_open()
     # Bytes, since a file name need not be valid text.
     click.echo((json.dumps(record) if as_json else text).encode("utf-8", "surrogateescape"))
 
@@ -157,7 +160,7 @@ class _StageLines(Progress):
 
     def stage(self, name: str) -> None:
         self._stage, self._amount, self._begin = name, "", time.monotonic()
-        print(f"{self._description}: {name} ...", file=sys.stderr, flush=True)
+        _say(f"{self._description}: {name} ...")
 
     def count(self, done: int, total: int, unit: str) -> None:
         self._amount = f": {_amount(done, total, unit)}"
@@ -188,29 +191,32 @@ def _bar(field: str) -> Iterator["rich.progress.Progress"]:
         yield bar
 
 
+def _say(line: str) -> None:
+    """Print a line of progress on stderr; where that is closed or full, progress is not worth the work."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def _lines(line: Callable[[], str], *, at_once: bool) -> Iterator[None]:
     """Print a line every few seconds, also while the work says nothing; at_once: also at the beginning and the end."""
     end = threading.Event()
 
-    def show() -> None:
-        if sys.stderr is not None:
-            print(line(), file=sys.stderr, flush=True)
-
     def run() -> None:
         start = time.monotonic()
         while not end.wait(min(_LONGEST, max(_SHORTEST, (time.monotonic() - start) / 20))):
-            show()
+            _say(line())
 
     if at_once:
-        show()
+        _say(line())
     # A daemon, so that an interrupt ends the process and not only the work.
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield
         if at_once:
-            show()
+            _say(line())
     finally:
         end.set()
         thread.join()

@@ -16,6 +16,7 @@ from igpt_runtime.errors import OptionError, OutputError
 __all__ = [
     "atomic_path",
     "atomic_write",
+    "check_stdout_open",
     "check_writable",
     "csv_table",
     "table_suffix",
@@ -47,6 +48,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     try:
         target = Path(os.path.realpath(path))
+        if os.path.exists(path) and not os.path.exists(target):  # a pipe, such as /dev/stdout may be
+            target = Path(path)
     except ValueError as error:  # a null character in it
         raise _output_error(path, str(error), "choose another name") from error
     try:
@@ -108,9 +111,16 @@ def write_table(path: str, table: Sequence[Mapping[str, object]] | Mapping[str, 
     write_output(path, text)
 
 
+def check_stdout_open() -> None:
+    """Raise OutputError if standard output is closed."""
+    if sys.stdout is None:
+        raise OutputError("standard output is closed; give -o a path, or leave it open")
+
+
 def write_output(path: str, data: bytes) -> None:
     """Write `data` to `path`, or to stdout if it is -. Raises OutputError."""
     if path == "-":
+        check_stdout_open()
         sys.stdout.buffer.write(data)
     else:
         atomic_write(path, data)
@@ -120,11 +130,15 @@ def check_writable(paths: Iterable[str], *, force: bool) -> None:
     """Find out before the work begins whether results can be written; - is stdout and always can.
 
     Raises:
-        OutputError: a file exists and `force` is not given, or its directory is neither there nor can be created.
+        OutputError: a file exists and `force` is not given, stdout is closed, a name names no file, or its directory is
+            neither there nor can be created.
     """
     for path in paths:
         if path == "-":
+            check_stdout_open()
             continue
+        if not path or path.endswith(("/", os.sep)):
+            raise OutputError(f"cannot write {path!r}: it names no file; name a file in a directory")
         # a device or pipe exists too, but writing to it destroys nothing
         if Path(path).is_file() and not force:
             raise OutputError(f"{path} exists; add --force to overwrite it, or choose another output")

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import resource
 import subprocess
@@ -163,3 +164,42 @@ def test_a_bar_on_a_terminal(tiny_bundle: Path, tmp_path: Path) -> None:
         assert process.stdout is not None and process.stdout.read() == b"samples.png\n"
     assert process.returncode == 0
     assert b"sampling" in shown and b"tokens/s" in shown
+
+
+@pytest.mark.parametrize(
+    "command", ["sample -n 1 -o -", "classify photo -o -", "features photo -o -", "classify photo"]
+)
+def test_closed_stdout(tiny_bundle: Path, picture: Path, tmp_path: Path, command: str) -> None:
+    arguments = [str(picture) if word == "photo" else word for word in command.split()]
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *arguments, "--model", str(tiny_bundle)]
+    done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "Error: standard output is closed; give -o a path, or leave it open"
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+def test_progress_does_not_end_the_work(tiny_bundle: Path, picture: Path, tmp_path: Path, where: str) -> None:
+    """Nor does it come among the results."""
+    arguments = ["classify", str(picture), "--progress", "always", "--json", "--model", str(tiny_bundle)]
+    shell = ["sh", "-c", f'exec "$@" {where}', "sh", *COMMAND, *arguments]
+    done = subprocess.run(shell, stdout=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0 and len(json.loads(done.stdout)["images"]) == 1
+
+
+def test_stages_without_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    with console.stages("exporting") as progress:
+        progress.stage("writing weights")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_pipe_named_as_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
+    done = pipe("sample", "-n", 1, "-o", "/dev/stdout", "--model", tiny_bundle, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith(b"\x89PNG")
+
+
+def test_nothing_is_kept_that_cannot_be_found_again(tiny_bundle: Path, picture: Path, tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        arguments = [*COMMAND, "features", str(picture), "-o", "-", "--model", str(tiny_bundle)]
+        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1 and "kept" not in done.stderr

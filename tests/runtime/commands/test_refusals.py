@@ -187,3 +187,22 @@ def test_bad_bundles(
 def test_one_sheet_is_of_one_picture(refused: Refused, tiny_bundle: Path, picture: Path) -> None:
     line = refused(main, "complete", picture, picture, "-o", "a.png", "--model", tiny_bundle)
     assert line == "-o names one contact sheet, but there are 2 pictures; use --output-dir"
+
+
+def test_names_of_no_file(refused: Refused, tiny_bundle: Path, picture: Path, tmp_path: Path) -> None:
+    model = ("--model", tiny_bundle)
+    assert "names no file" in refused(main, "sample", "-o", "new/", *model)
+    assert "names no file" in refused(main, "classify", picture, "-o", "new.csv/", *model)
+    assert "--output-dir names no directory" in refused(main, "complete", picture, "--output-dir", "", *model)
+    assert "--maps names no directory" in refused(main, "score", picture, "--maps", "", *model)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"a": 1}'])
+def test_a_foreign_directory_is_not_taken_for_features(
+    refused: Refused, tiny_bundle: Path, picture: Path, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "a.npz.partial").mkdir()
+    (tmp_path / "a.npz.partial" / "request.json").write_text(content)
+    for force in ([], ["--force"]):
+        line = refused(main, "features", picture, "-o", "a.npz", "--model", tiny_bundle, *force)
+        assert line.startswith("a.npz.partial exists and holds no features")

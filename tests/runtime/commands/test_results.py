@@ -152,7 +152,7 @@ def test_bad_options_are_told_before_outputs(
     (tmp_path / options[-1]).write_text("mine")
     model = [] if "--model" in wrong else ["--model", tiny_bundle]
     line = refused(main, name, picture, *options, *wrong.split(), *model)
-    assert line.startswith(("no bundle at nowhere", "threads must be at least 1, got 0"))
+    assert line.startswith(("no bundle at nowhere", "Invalid value for '--threads': 0"))
 
 
 def test_bad_values_are_told_before_outputs(refused: Refused, picture: Path, tmp_path: Path, tiny_bundle: Path) -> None:

@@ -40,7 +40,9 @@ def find_bundle(name: str) -> Path:
 def parse_hub_id(source: str) -> tuple[str, str | None] | None:
     """`owner/name` or `owner/name@revision` as (id, revision or None); None for anything else."""
     match = _HUB_ID.fullmatch(source)
-    return (match["id"], match["revision"]) if match else None
+    if match is None or ".." in (match["revision"] or "").split("/"):
+        return None
+    return match["id"], match["revision"]
 
 
 def _snapshot(repo_id: str, revision: str | None) -> Path:

@@ -69,7 +69,8 @@ def complete(
         for index, picture in pictures.items():
             result = complete(session, picture, sampling, keep=keep, progress=progress)
             files = write_pictures(session, result, planned[index], target.options.scale)
-            records.append({"image": reading.names[index], "files": files, "tokens": result.tokens.tolist()})
+            tokens = {"tokens": result.tokens.tolist()} if as_json else {}
+            records.append({"image": reading.names[index], "files": files, **tokens})
     used = {"kept_rows": given, **settings(session, sampling, each * len(records), time.perf_counter() - start)}
     summary = f"kept {given} of {form.height} rows"
     files = [path for record in records for path in record["files"]]
@@ -116,5 +117,7 @@ def _sheets(reading: Reading, target: DrawingTarget, as_json: bool) -> list[str]
             raise OptionError("-o and --output-dir both say where the contact sheet goes; give one of them")
         target.check_stdout(as_json)
         return [target.output]
-    directory = Path(target.output_dir or ".")
+    if not target.output_dir:
+        raise OptionError("--output-dir names no directory; give one, such as .")
+    directory = Path(target.output_dir)
     return [str(directory / f"{stem}-completed.png") for stem in unique_stems(reading.names)]

@@ -53,7 +53,8 @@ def features(
         if output == "-":
             partial = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "features"
         store = FeatureStore(partial, request, restart=target.force)
-        with filled(store, session, reading.pictures, reading.leave_out):
+        again = output != "-" and "-" not in reading.names
+        with filled(store, session, reading.pictures, reading.leave_out, resumable=again):
             names = [reading.names[i] for i in store.indices]
             write_features(output, store.values(), names, request)
         store.remove()

@@ -102,7 +102,9 @@ model_options = gathered(
         show_default=True,
         help="auto: CUDA where this ONNX Runtime has it, else the CPU. cuda: or fail.",
     ),
-    click.option("--threads", type=int, help="Threads inside one operator.  [default: one per physical core]"),
+    click.option(
+        "--threads", type=click.IntRange(min=1), help="Threads inside one operator.  [default: one per physical core]"
+    ),
 )
 
 
@@ -222,9 +224,16 @@ def parse_layers(text: str) -> list[int] | None:
 
 @contextlib.contextmanager
 def filled(
-    store: "FeatureStore", session: "Session", pictures: "Sequence[Picture]", broken: Callable[[str], None] | None
+    store: "FeatureStore",
+    session: "Session",
+    pictures: "Sequence[Picture]",
+    broken: Callable[[str], None] | None,
+    *,
+    resumable: bool = True,
 ) -> Iterator[None]:
     """Compute what a store lacks, with progress; if that, or the block, is interrupted, say what is kept.
+
+    resumable: whether the same command would find the store again; if not, nothing is kept.
 
     Raises as `FeatureStore.fill` does.
     """
@@ -237,7 +246,9 @@ def filled(
         yield
     except BaseException:
         done = int(store.done.sum())
-        if done:
+        if not resumable:
+            store.remove()
+        elif done:
             click.echo(
                 f"kept {done:,} of {store.count:,} pictures in {store.directory}; the same goes on there", err=True
             )

@@ -16,6 +16,7 @@ from igpt_runtime.commands.options import (
     target_option,
 )
 from igpt_runtime.console import Command, counted, print_result, progress_option
+from igpt_runtime.errors import OptionError
 
 _LISTED = 20  # scores that are shown one by one
 
@@ -44,6 +45,8 @@ def score(
     from igpt_runtime.tasks.score import map_of, records, score, summary
 
     suffix = table_suffix(target.path)
+    if maps == "":
+        raise OptionError("--maps names no directory; give one, such as .")
     session = model.open()
     files = [] if maps is None else [Path(maps) / f"{stem}-surprise.png" for stem in unique_stems(reading.names)]
     scores = score(

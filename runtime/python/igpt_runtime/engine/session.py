@@ -88,8 +88,10 @@ class Session:
         check = Task(functools.partial(self.bundle.check_file, WEIGHTS_FILE))
         try:
             yield
-        finally:
+        except Exception:  # an interrupt does not wait
             check.result()  # of two errors it is this one that tells what is wrong
+            raise
+        check.result()
         self._weights_checked = True
 
     @property

@@ -51,16 +51,17 @@ def valid_text(name: str) -> str:
 
 def unique_stems(pictures: Sequence[Picture]) -> list[str]:
     """A file name without suffix for each picture, those that would be the same numbered."""
-    used: set[str] = set()
+    used: dict[str, int] = {}  # by name, the last number it was given
     names = []
     for picture in pictures:
         stem = (
             Path(os.fsdecode(picture)).stem if isinstance(picture, (str, os.PathLike)) and picture != "-" else "stdin"
         )
-        name, number = stem, 1
+        name, number = stem, used.get(stem.casefold(), 1)
         while name.casefold() in used:
             number += 1
             name = f"{stem}-{number}"
-        used.add(name.casefold())
+        used[stem.casefold()] = number
+        used.setdefault(name.casefold(), 1)
         names.append(name)
     return names

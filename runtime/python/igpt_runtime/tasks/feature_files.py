@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_runtime.errors import DeviceError, OptionError
-from igpt_runtime.files import atomic_path
+from igpt_runtime.files import atomic_path, check_stdout_open
 from igpt_runtime.pictures.folder import label_of, valid_text
 
 SUFFIXES = (".npz", ".parquet")
@@ -47,6 +47,7 @@ def write_features(
     Raises OutputError.
     """
     if output == "-":
+        check_stdout_open()
         _write_npz(sys.stdout.buffer, values, images, request)
         return
     with atomic_path(output) as temporary:

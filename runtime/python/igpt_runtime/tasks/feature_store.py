@@ -47,6 +47,8 @@ class FeatureStore:
             found = json.loads((directory / _REQUEST).read_bytes())
         except (OSError, ValueError):
             found = None
+        if not (isinstance(found, dict) and found.keys() >= {"pictures", "layers", "protocol"}):
+            found = None  # not ours
         if found is not None and found != request and not restart:
             changed = ", ".join(sorted(key for key in request if found.get(key) != request[key]))
             raise OutputError(
@@ -54,15 +56,16 @@ class FeatureStore:
             )
         try:
             if found != request:
-                self._begin()
+                self._begin(is_ours=found is not None)
             self.done = np.zeros(self.count, np.bool_)
             marks = np.fromfile(directory / _DONE, np.uint8)[: self.count]
             self.done[: len(marks)] = marks != 0
         except OSError as error:
             raise _failure(directory, error) from error
 
-    def _begin(self) -> None:
-        if self.directory.exists() and not (self.directory / _REQUEST).exists() and any(self.directory.iterdir()):
+    def _begin(self, *, is_ours: bool) -> None:
+        foreign = {path.name for path in self.directory.iterdir()} if self.directory.exists() else set()
+        if foreign - {_REQUEST, _ROWS, _DONE, _KEPT} or (foreign and not is_ours):
             raise OutputError(f"{self.directory} exists and holds no features; remove it or choose another output")
         self.remove()
         self._created = [parent for parent in self.directory.parents if not parent.exists()]

@@ -1,5 +1,6 @@
 """The files a drawing command writes: a contact sheet, single pictures, an animation."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def plan_outputs(sheets: Sequence[str], n: int, options: PictureOptions) -> list
     """
     planned = [_plan(sheet, n, options) for sheet in sheets]
     paths = [path for outputs in planned for path in outputs.paths]
-    twice = next((path for path in paths if paths.count(path) > 1), None) if len(planned) > 1 else None
+    twice = next((path for path, count in Counter(paths).items() if count > 1 and path != "-"), None)
     if twice is not None:
         raise OptionError(f"{twice} would be written twice; name the pictures otherwise, or complete them one by one")
     check_writable(paths, force=options.force)
