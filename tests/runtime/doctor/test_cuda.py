@@ -1,8 +1,9 @@
 """What is said of CUDA, with the real onnxruntime-gpu and libraries that stand in for CUDA's, for no GPU is needed."""
 
-import ctypes
 import importlib.util
 import os
+import subprocess
+import sys
 import venv
 from pathlib import Path
 from types import ModuleType
@@ -29,11 +30,10 @@ def stand_in() -> ModuleType:
     if not module.is_possible():
         pytest.skip("the stand-in for CUDA needs Linux and a C compiler")
     for name in (DRIVER, "libcublasLt.so.13"):
-        try:
-            ctypes.CDLL(name)
-        except OSError:
-            continue
-        pytest.skip(f"{name} is installed here")
+        # In a process of its own: torch may have loaded a library of that name into this one.
+        code = f"import ctypes; ctypes.CDLL({name!r})"
+        if not subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode:
+            pytest.skip(f"{name} is installed here")
     module.prepare()
     return module
 
