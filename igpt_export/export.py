@@ -22,7 +22,7 @@ from igpt_export.precision.quantize import QuantizedTensors
 from igpt_export.verify.bundle import verify_bundle
 from igpt_export.verify.certificate import certify, check_loss
 from igpt_export.writer import bundle_directory, file_records, link_weights, write_graph, write_manifest, write_weights
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE, FileRecord, GraphRecord, Manifest
 from igpt_runtime.engine.session import import_onnxruntime, is_installed
 from igpt_runtime.errors import OptionError
@@ -149,10 +149,10 @@ def _manifest(
     checkpoint: Checkpoint, options: ExportOptions, graphs: dict[str, ir.Model], files: dict[str, FileRecord]
 ) -> Manifest:
     classifier, precision = checkpoint.classifier, options.precision
-    specs = names.graph_specs(
+    specs = graph_io.graph_specs(
         checkpoint.config,
         checkpoint.image_format,
-        lm_head=names.DECODE in graphs,
+        lm_head=graph_io.DECODE in graphs,
         n_labels=0 if classifier is None else len(classifier.labels),
         cache_dtype=precision.cache_dtype,
     )

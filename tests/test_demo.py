@@ -23,7 +23,7 @@ from igpt_runtime import (
     open_session,
     tokens_of,
 )
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.manifest import manifest_to_json
 from igpt_runtime.pictures.reading import read_image
 
@@ -137,7 +137,11 @@ def test_likelihood_of_held_out_digits_is_the_cards(monkeypatch: pytest.MonkeyPa
     inputs = np.concatenate([np.full((len(tokens), 1), config.sos), tokens[:, :-1]], axis=1)
     nats = []
     for rows in np.array_split(np.arange(len(tokens)), 12):
-        logits = session.graph(names.PREFILL).run([names.LOGITS], {names.INPUT_IDS: inputs[rows]})[0].astype(np.float64)
+        logits = (
+            session.graph(graph_io.PREFILL)
+            .run([graph_io.LOGITS], {graph_io.INPUT_IDS: inputs[rows]})[0]
+            .astype(np.float64)
+        )
         likelihood = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         nats.append(-np.take_along_axis(likelihood, tokens[rows][:, :, None], axis=2).mean())
     measured = json.loads((DEMO / "metrics.json").read_text())["likelihood"]["model_nats"]

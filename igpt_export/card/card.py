@@ -11,7 +11,7 @@ from typing import Any
 from igpt_export.card.markup import header, paragraph, plain, table
 from igpt_export.card.usage import draws, usage
 from igpt_export.checkpoint.about import About
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import SamplingDefaults
 from igpt_runtime.bundle.hub import parse_hub_id
 from igpt_runtime.bundle.manifest import CARD_FILE, MANIFEST_FILE, WEIGHTS_FILE, Manifest
@@ -21,15 +21,15 @@ _SHOWN_LABELS = 20  # before the rest becomes a count
 _FILES = {
     MANIFEST_FILE: "what the bundle is: its sizes and colours, what every graph takes and gives, hashes of all files",
     WEIGHTS_FILE: "the weights, which all graphs share",
-    f"{names.PREFILL}.onnx": "a whole sequence at once: logits, hidden states, features",
-    f"{names.DECODE}.onnx": "the next token of each sequence",
-    f"{names.DECODE_SHARED}.onnx": "the same, for sequences that begin alike",
-    f"{names.PREPROCESS}.onnx": "from a picture to its tokens",
-    f"{names.POSTPROCESS}.onnx": "from tokens to pictures",
-    f"{names.COMPLETE}.onnx": "from a picture to its completions, in one call",
-    f"{names.CLASSIFY}.onnx": "from a picture to the probability of each class, in one call",
-    f"{names.FEATURES}.onnx": "from a picture to its features of every layer, in one call",
-    f"{names.SCORE}.onnx": "from a picture to the surprise of each of its pixels, in one call",
+    f"{graph_io.PREFILL}.onnx": "a whole sequence at once: logits, hidden states, features",
+    f"{graph_io.DECODE}.onnx": "the next token of each sequence",
+    f"{graph_io.DECODE_SHARED}.onnx": "the same, for sequences that begin alike",
+    f"{graph_io.PREPROCESS}.onnx": "from a picture to its tokens",
+    f"{graph_io.POSTPROCESS}.onnx": "from tokens to pictures",
+    f"{graph_io.COMPLETE}.onnx": "from a picture to its completions, in one call",
+    f"{graph_io.CLASSIFY}.onnx": "from a picture to the probability of each class, in one call",
+    f"{graph_io.FEATURES}.onnx": "from a picture to its features of every layer, in one call",
+    f"{graph_io.SCORE}.onnx": "from a picture to the surprise of each of its pixels, in one call",
 }
 _PRECISIONS = {
     "fp32": "32-bit floats",

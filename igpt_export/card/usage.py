@@ -2,7 +2,7 @@
 
 from igpt_export.card.markup import code, paragraph
 from igpt_export.card.onnxruntime_minimum import minimum
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.manifest import Manifest
 
 _COMPLETE = """
@@ -49,7 +49,7 @@ print(onnxruntime.InferenceSession("{graph}.onnx").run(["{output}"], {{"image": 
 
 def draws(manifest: Manifest) -> bool:
     """Whether a bundle can draw pictures."""
-    return names.DECODE in manifest.graphs
+    return graph_io.DECODE in manifest.graphs
 
 
 def usage(manifest: Manifest) -> list[str]:
@@ -95,11 +95,11 @@ def _sample(manifest: Manifest) -> str:
 def _bare_sample(manifest: Manifest) -> str | None:
     """The same without igpt_runtime; None if the bundle has no graph that does all of it."""
     sampling, keep = manifest.sampling, manifest.image_format.height // 2
-    if names.COMPLETE in manifest.graphs:
+    if graph_io.COMPLETE in manifest.graphs:
         return _BARE_COMPLETE.format(
             keep=keep, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
         )
-    for graph, output in ((names.CLASSIFY, names.PROBABILITIES), (names.FEATURES, names.FEATURES)):
+    for graph, output in ((graph_io.CLASSIFY, graph_io.PROBABILITIES), (graph_io.FEATURES, graph_io.FEATURES)):
         if graph in manifest.graphs:
             return _BARE.format(graph=graph, output=output)
     return None

@@ -10,7 +10,7 @@ import onnx_ir.passes.common as passes
 from onnx_ir.tape import Tape
 
 from igpt_export.graphs.trace import IR_VERSION, OPSET
-from igpt_runtime.bundle.names import TensorSpec
+from igpt_runtime.bundle.graph_io import TensorSpec
 
 Attribute = int | str | Sequence[int] | ir.Graph
 

@@ -22,9 +22,9 @@ from igpt_export.graphs.trace import IR_VERSION, TracedPiece, read_sizes_from, t
 from igpt_export.model.model import ImageGPT, Parts
 from igpt_export.model.portable import attach_functions
 from igpt_export.precision.precision import Precision
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS, Classifier, ImageGPTConfig
-from igpt_runtime.bundle.names import GraphSpec, graph_specs
+from igpt_runtime.bundle.graph_io import GraphSpec, graph_specs
 
 
 class _Graph(Assembly):
@@ -90,23 +90,23 @@ def _prefill(graph: _Graph, config: ImageGPTConfig, classifier: Classifier | Non
     x, residual = graph.add_piece(EMBEDDING, graph.inputs)
     for layer in range(config.n_layer):
         x, residual, hidden, mean, normed_mean, *cache = graph.add_block(layer, [x, residual])
-        outputs[names.hidden_state(layer)] = hidden
-        outputs |= zip(names.present_names(config)[2 * layer : 2 * layer + 2], cache, strict=True)
+        outputs[graph_io.hidden_state(layer)] = hidden
+        outputs |= zip(graph_io.present_names(config)[2 * layer : 2 * layer + 2], cache, strict=True)
         means.append(mean)
         normed_means.append(normed_mean)
     last, mean, *logits = graph.add_piece(END, [x, residual])
-    outputs[names.hidden_state(config.n_layer)] = last
+    outputs[graph_io.hidden_state(config.n_layer)] = last
     if logits:  # of a checkpoint with that head
-        outputs[names.LOGITS] = logits[0]
+        outputs[graph_io.LOGITS] = logits[0]
     means.append(mean)
     normed_means.append(mean)
-    outputs[names.FEATURES] = graph.op("Concat", *means, axis=1)
-    outputs[names.NORMED_FEATURES] = graph.op("Concat", *normed_means, axis=1)
+    outputs[graph_io.FEATURES] = graph.op("Concat", *means, axis=1)
+    outputs[graph_io.NORMED_FEATURES] = graph.op("Concat", *normed_means, axis=1)
     if classifier is not None:
         read = normed_means if PROTOCOLS[classifier.protocol].normed else means
         chosen = [read[layer] for layer in classifier.layers]
         features = chosen[0] if len(chosen) == 1 else graph.op("Concat", *chosen, axis=1)
-        (outputs[names.CLASS_LOGITS],) = graph.add_piece(CLASSES, [features])
+        (outputs[graph_io.CLASS_LOGITS],) = graph.add_piece(CLASSES, [features])
     return outputs
 
 
@@ -114,16 +114,16 @@ def _decode(graph: _Graph, config: ImageGPTConfig) -> dict[str, ir.Value]:
     """All outputs of a decode graph, by name."""
     outputs: dict[str, ir.Value] = {}
     given = {str(value.name): value for value in graph.inputs}
-    past_length = given[names.PAST_LENGTH]
-    named = [names.past_names(config), names.prefix_names(config)]
-    x, residual = graph.add_piece(EMBEDDING, [given[names.INPUT_IDS], past_length])
+    past_length = given[graph_io.PAST_LENGTH]
+    named = [graph_io.past_names(config), graph_io.prefix_names(config)]
+    x, residual = graph.add_piece(EMBEDDING, [given[graph_io.INPUT_IDS], past_length])
     for layer in range(config.n_layer):
         places = slice(2 * layer, 2 * layer + 2)
         cache = [given[name] for every in named for name in every[places] if name in given]
         x, residual, *present = graph.add_block(layer, [x, residual, past_length, *cache])
-        outputs |= zip(names.present_names(config)[places], present, strict=True)
-    sampling = [given[tensor.name] for tensor in names.sampling_inputs()]
-    outputs[names.NEXT_IDS], outputs[names.LOGITS] = graph.add_piece(END, [x, residual, *sampling])
+        outputs |= zip(graph_io.present_names(config)[places], present, strict=True)
+    sampling = [given[tensor.name] for tensor in graph_io.sampling_inputs()]
+    outputs[graph_io.NEXT_IDS], outputs[graph_io.LOGITS] = graph.add_piece(END, [x, residual, *sampling])
     return outputs
 
 
@@ -142,11 +142,11 @@ def trace_graphs(
     graphs = {}
     for name, pieces in traced.items():
         graph = _Graph(name, specs[name], pieces)
-        outputs = _prefill(graph, config, classifier) if name == names.PREFILL else _decode(graph, config)
+        outputs = _prefill(graph, config, classifier) if name == graph_io.PREFILL else _decode(graph, config)
         graphs[name] = graph.finish(outputs, weights, stored_names or {})
     if embed or has_filter(form):
-        graphs[names.PREPROCESS] = preprocess_graph(specs[names.PREPROCESS], form)
-    graphs[names.POSTPROCESS] = postprocess_graph(specs[names.POSTPROCESS], form)
+        graphs[graph_io.PREPROCESS] = preprocess_graph(specs[graph_io.PREPROCESS], form)
+    graphs[graph_io.POSTPROCESS] = postprocess_graph(specs[graph_io.POSTPROCESS], form)
     if embed:
         graphs |= embedded_graphs(graphs, specs, config, form, classifier)
     return graphs
@@ -163,9 +163,9 @@ def _traced_pieces(
         model = ImageGPT(few, parts, linear=precision.linear, int8_cache=precision.kv_cache == "int8").eval()
         if precision.is_half:
             _halve(model)
-        pieces = {names.PREFILL: prefill_pieces(model, classifier)}
+        pieces = {graph_io.PREFILL: prefill_pieces(model, classifier)}
         if parts.lm_head:
-            pieces |= {name: decode_pieces(model, specs[name]) for name in precision.graphs if name != names.PREFILL}
+            pieces |= {name: decode_pieces(model, specs[name]) for name in precision.graphs if name != graph_io.PREFILL}
         if not alike:  # one graph after the other: so many blocks at once take memory
             return {graph: trace(model, pieces[graph]) for graph in pieces}
         together = trace(model, {f"{graph}/{name}": piece for graph in pieces for name, piece in pieces[graph].items()})

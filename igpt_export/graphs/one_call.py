@@ -13,9 +13,9 @@ import onnx_ir as ir
 from igpt_export.graphs.assembly import Assembly, value_of
 from igpt_export.graphs.pictures import preprocess_graph
 from igpt_export.graphs.trace import IR_VERSION
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS, Classifier, ImageFormat, ImageGPTConfig, Protocol
-from igpt_runtime.bundle.names import GraphSpec
+from igpt_runtime.bundle.graph_io import GraphSpec
 
 Graphs = Mapping[str, ir.Model]
 
@@ -29,39 +29,43 @@ def embedded_graphs(
     classifier: Classifier | None,
 ) -> dict[str, ir.Model]:  # fmt: skip
     """The graphs that can be made of `graphs`, which stay as they are. specs: inputs and outputs, by name."""
-    made = {names.FEATURES: _features_graph(graphs, specs[names.FEATURES])}
+    made = {graph_io.FEATURES: _features_graph(graphs, specs[graph_io.FEATURES])}
     if classifier is not None:
         protocol = PROTOCOLS[classifier.protocol]
-        crops = {names.PREPROCESS: preprocess_graph(specs[names.PREPROCESS], form, crop=True)} if protocol.crop else {}
-        made[names.CLASSIFY] = _classify_graph({**graphs, **crops}, specs[names.CLASSIFY], config, protocol)
-    if names.DECODE in graphs:
-        made[names.SCORE] = _score_graph(graphs, specs[names.SCORE], config, form)
-    if names.DECODE_SHARED in graphs:
-        made[names.COMPLETE] = _completion_graph(graphs, specs[names.COMPLETE], config, form)
+        crops = (
+            {graph_io.PREPROCESS: preprocess_graph(specs[graph_io.PREPROCESS], form, crop=True)}
+            if protocol.crop
+            else {}
+        )
+        made[graph_io.CLASSIFY] = _classify_graph({**graphs, **crops}, specs[graph_io.CLASSIFY], config, protocol)
+    if graph_io.DECODE in graphs:
+        made[graph_io.SCORE] = _score_graph(graphs, specs[graph_io.SCORE], config, form)
+    if graph_io.DECODE_SHARED in graphs:
+        made[graph_io.COMPLETE] = _completion_graph(graphs, specs[graph_io.COMPLETE], config, form)
     return made
 
 
 def _features_graph(graphs: Graphs, spec: GraphSpec) -> ir.Model:
     graph = _Picture(spec, graphs)
-    features = graph.prefill(graph.tokens)[names.FEATURES]
-    return graph.model([graph.op("Squeeze", features, graph.axis(0))], spec[1], names.FEATURES)
+    features = graph.prefill(graph.tokens)[graph_io.FEATURES]
+    return graph.model([graph.op("Squeeze", features, graph.axis(0))], spec[1], graph_io.FEATURES)
 
 
 def _classify_graph(graphs: Graphs, spec: GraphSpec, config: ImageGPTConfig, protocol: Protocol) -> ir.Model:
     graph = _Picture(spec, graphs)
     tokens = graph.behind_sos(config) if protocol.sos else graph.tokens
-    logits = graph.op("Squeeze", graph.prefill(tokens)[names.CLASS_LOGITS], graph.axis(0))
-    return graph.model([graph.op("Softmax", logits, axis=-1)], spec[1], names.CLASSIFY)
+    logits = graph.op("Squeeze", graph.prefill(tokens)[graph_io.CLASS_LOGITS], graph.axis(0))
+    return graph.model([graph.op("Softmax", logits, axis=-1)], spec[1], graph_io.CLASSIFY)
 
 
 def _score_graph(graphs: Graphs, spec: GraphSpec, config: ImageGPTConfig, form: ImageFormat) -> ir.Model:
     graph = _Picture(spec, graphs)
     op = graph.op
-    logits = op("Squeeze", graph.prefill(graph.behind_sos(config))[names.LOGITS], graph.axis(0))
+    logits = op("Squeeze", graph.prefill(graph.behind_sos(config))[graph_io.LOGITS], graph.axis(0))
     index = op("Unsqueeze", graph.tokens, graph.axis(1))
     likelihood = op("GatherElements", op("LogSoftmax", logits, axis=-1), index, axis=1)
     nats = op("Reshape", op("Neg", likelihood), graph.constant(np.array([form.height, form.width])))
-    return graph.model([nats, op("ReduceMean", nats, keepdims=0)], spec[1], names.SCORE)
+    return graph.model([nats, op("ReduceMean", nats, keepdims=0)], spec[1], graph_io.SCORE)
 
 
 class _Picture(Assembly):
@@ -70,7 +74,7 @@ class _Picture(Assembly):
     def __init__(self, spec: GraphSpec, graphs: Graphs) -> None:
         super().__init__([value_of(tensor) for tensor in spec[0]])
         self._graphs = graphs
-        (self.tokens,) = self.take(names.PREPROCESS, self.inputs[:1])
+        (self.tokens,) = self.take(graph_io.PREPROCESS, self.inputs[:1])
 
     def take(self, name: str, inputs: list[ir.Value]) -> list[ir.Value]:
         """The outputs of a copy of another graph."""
@@ -82,8 +86,10 @@ class _Picture(Assembly):
 
     def prefill(self, tokens: ir.Value) -> dict[str, ir.Value]:
         """Outputs of the prefill graph, by name. tokens: int64 [sequence]."""
-        outputs = [str(value.name) for value in self._graphs[names.PREFILL].graph.outputs]
-        return dict(zip(outputs, self.take(names.PREFILL, [self.op("Unsqueeze", tokens, self.axis(0))]), strict=True))
+        outputs = [str(value.name) for value in self._graphs[graph_io.PREFILL].graph.outputs]
+        return dict(
+            zip(outputs, self.take(graph_io.PREFILL, [self.op("Unsqueeze", tokens, self.axis(0))]), strict=True)
+        )
 
     def behind_sos(self, config: ImageGPTConfig) -> ir.Value:
         """sos and all tokens but the last: the input whose logits are for the tokens."""
@@ -109,11 +115,11 @@ def _completion_graph(graphs: Graphs, spec: GraphSpec, config: ImageGPTConfig, f
     start = graph.prefill(op("Slice", sequence, graph.axis(0), _vector(graph, fed)))
 
     draws = _draws(graph, seed, op("Range", zero, _scalar(graph, rows), one), fed, positions)
-    drawn = _first_draw(graph, start[names.LOGITS], rows, op("Gather", draws, zero), options)
+    drawn = _first_draw(graph, start[graph_io.LOGITS], rows, op("Gather", draws, zero), options)
     column = op("Concat", rows, graph.axis(1), axis=0)
     begun = op("Where", op("Equal", given, zero), drawn, op("Expand", op("Gather", sequence, fed), column))
 
-    prefix = [op("Cast", start[name], to=ir.DataType.FLOAT.value) for name in names.present_names(config)]
+    prefix = [op("Cast", start[name], to=ir.DataType.FLOAT.value) for name in graph_io.present_names(config)]
     prefix[1::2] = [op("Transpose", values, perm=[0, 1, 3, 2]) for values in prefix[1::2]]
     body, carried = _body(graph, config, fed, draws, options, prefix)
     single = constant(np.ones(3, np.int64))
@@ -127,8 +133,8 @@ def _completion_graph(graphs: Graphs, spec: GraphSpec, config: ImageGPTConfig, f
     kept = op("Slice", graph.tokens, graph.axis(0), op("Sub", _vector(graph, fed), graph.axis(1)))
     kept = op("Expand", kept, op("Concat", rows, op("Shape", kept), axis=0))
     completed = op("Concat", kept, begun, following, axis=1)
-    (images,) = graph.take(names.POSTPROCESS, [completed])
-    return graph.model([images, completed], spec[1], names.COMPLETE)
+    (images,) = graph.take(graph_io.POSTPROCESS, [completed])
+    return graph.model([images, completed], spec[1], graph_io.COMPLETE)
 
 
 def _draws(graph: _Picture, seed: ir.Value, samples: ir.Value, fed: ir.Value, positions: ir.Value) -> ir.Value:
@@ -198,9 +204,9 @@ def _first_draw(
     op, constant = graph.op, graph.constant
     last = op("Gather", logits, constant(-1), axis=1)
     spread = op("Expand", last, op("Concat", rows, constant(np.array([1])), axis=0))
-    inputs = [names.LOGITS, names.UNIFORM, names.TEMPERATURE, names.TOP_K, names.TOP_P]
+    inputs = [graph_io.LOGITS, graph_io.UNIFORM, graph_io.TEMPERATURE, graph_io.TOP_K, graph_io.TOP_P]
     # The part of a decode graph that draws.
-    sampler = ir.convenience.extract(graph.copy(names.DECODE_SHARED).graph, inputs, [names.NEXT_IDS])
+    sampler = ir.convenience.extract(graph.copy(graph_io.DECODE_SHARED).graph, inputs, [graph_io.NEXT_IDS])
     return graph.add(ir.Model(sampler, ir_version=IR_VERSION), [spread, uniform, *options], "first")[0]
 
 
@@ -213,9 +219,9 @@ def _body(
     prefix: list[ir.Value],
 ) -> tuple[ir.Graph, list[ir.Value]]:
     """The loop's body, and the tensors of cache it carries."""
-    decode = graph.copy(names.DECODE_SHARED)
+    decode = graph.copy(graph_io.DECODE_SHARED)
     step, condition = ir.val("step", ir.DataType.INT64, ()), ir.val("condition", ir.DataType.BOOL, ())
-    own = [value for value in decode.graph.inputs if value.name in (names.INPUT_IDS, *names.past_names(config))]
+    own = [value for value in decode.graph.inputs if value.name in (graph_io.INPUT_IDS, *graph_io.past_names(config))]
     input_ids, *cache = [ir.val(f"carried.{value.name}", value.dtype, _free(value.shape)) for value in own]
     body = Assembly([step, condition, input_ids, *cache], graph)
     past_length = body.op("Add", step, fed)
@@ -230,8 +236,8 @@ def _sentinel(config: ImageGPTConfig, cache: ir.Value) -> np.ndarray:
     """Slot 0 of the own cache, [1, n_head, 1, channels]."""
     assert cache.dtype is not None
     dtype = cache.dtype.numpy()
-    slot = np.zeros((1, config.n_head, 1, config.head_dim + names.SHARED_CHANNELS), dtype)
-    slot[..., config.head_dim] = names.SENTINEL[dtype.name]
+    slot = np.zeros((1, config.n_head, 1, config.head_dim + graph_io.SHARED_CHANNELS), dtype)
+    slot[..., config.head_dim] = graph_io.SENTINEL[dtype.name]
     return slot
 
 

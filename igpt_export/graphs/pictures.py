@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from igpt_export.graphs.assembly import Assembly, value_of
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import ImageFormat
-from igpt_runtime.bundle.names import GraphSpec
+from igpt_runtime.bundle.graph_io import GraphSpec
 from igpt_runtime.errors import OptionError
 from igpt_runtime.pictures.palette import LEVELS, cluster_colours
 
@@ -41,7 +41,7 @@ def preprocess_graph(spec: GraphSpec, form: ImageFormat, *, crop: bool = False) 
         )
     graph = Assembly([value_of(tensor) for tensor in spec[0]])
     tokens = _nearest_clusters(graph, _resized(graph, graph.inputs[0], form, crop=crop), form)
-    return graph.model([tokens], spec[1], names.PREPROCESS)
+    return graph.model([tokens], spec[1], graph_io.PREPROCESS)
 
 
 def postprocess_graph(spec: GraphSpec, form: ImageFormat) -> ir.Model:
@@ -51,7 +51,7 @@ def postprocess_graph(spec: GraphSpec, form: ImageFormat) -> ir.Model:
     known = graph.op("Clip", graph.inputs[0], graph.constant(0), graph.constant(len(colours) - 1))
     pixels = graph.op("Gather", graph.constant(colours), known)
     images = graph.op("Reshape", pixels, graph.constant(np.array([-1, form.height, form.width, 3])))
-    return graph.model([images], spec[1], names.POSTPROCESS)
+    return graph.model([images], spec[1], graph_io.POSTPROCESS)
 
 
 def _resized(graph: Assembly, image: ir.Value, form: ImageFormat, *, crop: bool) -> ir.Value:

@@ -13,9 +13,9 @@ from igpt_export.graphs.trace import Piece
 from igpt_export.model.model import Block, ImageGPT, mean
 from igpt_export.model.ops import quantize_cache
 from igpt_export.model.sampling import next_token
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import Classifier
-from igpt_runtime.bundle.names import GraphSpec, TensorSpec
+from igpt_runtime.bundle.graph_io import GraphSpec, TensorSpec
 
 EMBEDDING, END, CLASSES = "embedding", "end", "classes"
 
@@ -33,7 +33,7 @@ def prefill_pieces(model: ImageGPT, classifier: Classifier | None) -> dict[str, 
     head. classes: means that the classifier reads [batch, layers, n_embd] -> class logits.
     """
     config = model.config
-    stream = _stream(model, names.SEQUENCE)
+    stream = _stream(model, graph_io.SEQUENCE)
 
     def embedding(input_ids: Tensor) -> tuple[Tensor, Tensor]:
         return model.embed(input_ids, torch.zeros((), dtype=torch.int64))
@@ -54,11 +54,11 @@ def prefill_pieces(model: ImageGPT, classifier: Classifier | None) -> dict[str, 
         logits = [] if model.lm_head is None else [model.lm_head(last).float()]
         return [last.float(), mean(last), *logits]
 
-    pieces = {EMBEDDING: Piece(embedding, names.prefill_inputs(), 2)}
+    pieces = {EMBEDDING: Piece(embedding, graph_io.prefill_inputs(), 2)}
     pieces |= {block_piece(i): Piece(partial(run, block), stream, 7) for i, block in enumerate(_blocks(model))}
     pieces[END] = Piece(end, stream, 2 + (model.lm_head is not None))
     if classifier is not None:
-        features = TensorSpec(names.FEATURES, "float32", (names.BATCH, len(classifier.layers), config.n_embd))
+        features = TensorSpec(graph_io.FEATURES, "float32", (graph_io.BATCH, len(classifier.layers), config.n_embd))
         pieces[CLASSES] = Piece(lambda features: [model.classify(features)], [features], 1)
     return pieces
 
@@ -67,11 +67,11 @@ def decode_pieces(model: ImageGPT, spec: GraphSpec) -> dict[str, Piece]:
     """Pieces of a graph of new tokens after a cache and, if it is in `spec`, a prefix that all rows share.
 
     embedding: input_ids, past_length -> x, residual. block: x, residual, past_length, key and value of the past, and of
-    the prefix -> x, residual, key, value. end: x, residual, `names.sampling_inputs` -> next_ids, logits.
+    the prefix -> x, residual, key, value. end: x, residual, `graph_io.sampling_inputs` -> next_ids, logits.
     """
     given = {tensor.name: tensor for tensor in spec[0]}
-    input_ids, past_length = given[names.INPUT_IDS], given[names.PAST_LENGTH]
-    of_a_layer = [*names.past_names(model.config)[:2], *names.prefix_names(model.config)[:2]]
+    input_ids, past_length = given[graph_io.INPUT_IDS], given[graph_io.PAST_LENGTH]
+    of_a_layer = [*graph_io.past_names(model.config)[:2], *graph_io.prefix_names(model.config)[:2]]
     cache = [given[name] for name in of_a_layer if name in given]
     stream = _stream(model, input_ids.shape[1])
 
@@ -90,7 +90,7 @@ def decode_pieces(model: ImageGPT, spec: GraphSpec) -> dict[str, Piece]:
         block_piece(i): Piece(partial(run, block), [*stream, past_length, *cache], 4)
         for i, block in enumerate(_blocks(model))
     }
-    pieces[END] = Piece(end, [*stream, *names.sampling_inputs()], 2)
+    pieces[END] = Piece(end, [*stream, *graph_io.sampling_inputs()], 2)
     return pieces
 
 
@@ -101,4 +101,4 @@ def _blocks(model: ImageGPT) -> list[Block]:
 def _stream(model: ImageGPT, sequence: int | str) -> list[TensorSpec]:
     """What goes between pieces. The first block's residual is that of one row, [1, ...], but sizes are read from x."""
     dtype = str(model.wte.weight.dtype).removeprefix("torch.")
-    return [TensorSpec(name, dtype, (names.BATCH, sequence, model.config.n_embd)) for name in ("x", "residual")]
+    return [TensorSpec(name, dtype, (graph_io.BATCH, sequence, model.config.n_embd)) for name in ("x", "residual")]

@@ -19,15 +19,15 @@ import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 
-from igpt_runtime.bundle import names
-from igpt_runtime.bundle.names import TensorSpec
+from igpt_runtime.bundle import graph_io
+from igpt_runtime.bundle.graph_io import TensorSpec
 
 # The last opset the exporter emits natively: a conversion would inline the portable functions away.
 OPSET = 18
 IR_VERSION = 10
 _DTYPES = {"float32": torch.float32, "int64": torch.int64, "int8": torch.int8, "float16": torch.float16}
 # Sizes 0 and 1 would be specialised; any others stand for the free dimensions.
-_EXAMPLE_SIZES = {names.BATCH: 3, names.SEQUENCE: 5, names.PREFIX: 6, names.CAPACITY: 7}
+_EXAMPLE_SIZES = {graph_io.BATCH: 3, graph_io.SEQUENCE: 5, graph_io.PREFIX: 6, graph_io.CAPACITY: 7}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from igpt_runtime.bundle.names import SHARED_CHANNELS
+from igpt_runtime.bundle.graph_io import SHARED_CHANNELS
 
 MICROSOFT = "com.microsoft"
 _QUICK_GELU_ALPHA = 1.702

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import ImageGPTConfig
 from igpt_runtime.bundle.manifest import CACHE_DTYPES
 from igpt_runtime.errors import OptionError
@@ -53,7 +53,11 @@ class Precision:
     def graphs(self) -> tuple[str, ...]:
         """The graphs that a bundle has, if its model can fill them."""
         # The attention kernel of GPUs, for which fp16 is, is fast enough over copies of a prefix.
-        return (names.PREFILL, names.DECODE) if self.is_half else (names.PREFILL, names.DECODE, names.DECODE_SHARED)
+        return (
+            (graph_io.PREFILL, graph_io.DECODE)
+            if self.is_half
+            else (graph_io.PREFILL, graph_io.DECODE, graph_io.DECODE_SHARED)
+        )
 
     @property
     def linear(self) -> str:

@@ -18,7 +18,7 @@ from igpt_export.export import ExportOptions, write_bundle
 from igpt_export.precision.precision import Precision
 from igpt_export.probe.fit import Probe, check_origin
 from igpt_export.writer import bundle_directory, write_manifest
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import Bundle
 from igpt_runtime.bundle.config import Classifier
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
@@ -60,7 +60,7 @@ def bake_probe(
         about=About(read_license(bundle.path)),
     )
     with bundle_directory(output, force=force) as directory:
-        options = ExportOptions(precision, manifest.profile, embed=names.FEATURES in manifest.graphs)
+        options = ExportOptions(precision, manifest.profile, embed=graph_io.FEATURES in manifest.graphs)
         made = write_bundle(directory, checkpoint, tensors, options, progress)
         # What the precision costs was measured without these classes.
         made = replace(made, certificate=_without_classes(manifest.certificate))

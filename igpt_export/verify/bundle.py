@@ -16,7 +16,7 @@ from igpt_export.verify.block_graph import BlockGraph
 from igpt_export.verify.pictures import verify_picture_graphs
 from igpt_export.verify.stepping import run_steps
 from igpt_export.verify.tolerance import check_difference, check_equal, tolerance_of
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import open_bundle
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.cache import Slots
@@ -52,10 +52,10 @@ def verify_bundle(
     tokens[:, 0] = config.sos
     tokens[1:, :split] = tokens[0, :split]
     expected = _reference(tensors, checkpoint, precision, tokens)
-    decodes = names.DECODE in manifest.graphs
-    present = names.present_names(config) if decodes and split else []
-    graph = BlockGraph(directory / manifest.graphs[names.PREFILL].file)
-    (outputs,) = graph.run([{names.INPUT_IDS: tokens}], [*expected, *present], progress=progress)
+    decodes = graph_io.DECODE in manifest.graphs
+    present = graph_io.present_names(config) if decodes and split else []
+    graph = BlockGraph(directory / manifest.graphs[graph_io.PREFILL].file)
+    (outputs,) = graph.run([{graph_io.INPUT_IDS: tokens}], [*expected, *present], progress=progress)
     differences = [check_difference(expected[name], outputs[name], name, precision) for name in expected]
     report = {
         "prefill_max_abs_diff": differences[0],
@@ -63,12 +63,12 @@ def verify_bundle(
         "sequence": float(sequence),
     }
     slots = [outputs.pop(name)[:1, :, :split].copy() for name in present]
-    for name in (names.DECODE, names.DECODE_SHARED):
-        if name in manifest.graphs and (split or name == names.DECODE):
+    for name in (graph_io.DECODE, graph_io.DECODE_SHARED):
+        if name in manifest.graphs and (split or name == graph_io.DECODE):
             stepped = BlockGraph(directory / manifest.graphs[name].file)
             logits = _stepped(stepped, manifest, tokens[:, split:], slots, progress)
             report[f"{name}_max_abs_diff"] = check_difference(
-                expected[names.LOGITS][:, split:], logits, f"{name} logits", precision
+                expected[graph_io.LOGITS][:, split:], logits, f"{name} logits", precision
             )
     verify_picture_graphs(directory, manifest, precision)
     return report
@@ -87,10 +87,10 @@ def _reference(
         last = hidden
         means.append((mean(hidden), mean(normed)))  # all that the heads but the first read
     states = States(last, [hidden for hidden, _ in means], [normed for _, normed in means], [])
-    expected = {} if model.lm_head is None else {names.LOGITS: model.lm_head(states.last)}
-    expected |= {names.FEATURES: pooled(states.hidden), names.NORMED_FEATURES: pooled(states.normed)}
+    expected = {} if model.lm_head is None else {graph_io.LOGITS: model.lm_head(states.last)}
+    expected |= {graph_io.FEATURES: pooled(states.hidden), graph_io.NORMED_FEATURES: pooled(states.normed)}
     if classifier is not None:
-        expected[names.CLASS_LOGITS] = model.class_logits(states, classifier)
+        expected[graph_io.CLASS_LOGITS] = model.class_logits(states, classifier)
     return {name: value.numpy() for name, value in expected.items()}
 
 
@@ -100,6 +100,6 @@ def _stepped(graph: BlockGraph, manifest: Manifest, inputs: Tokens, slots: Slots
     Raises VerificationError if at temperature 0 the graph does not draw the likeliest token.
     """
     found = run_steps(graph, manifest, inputs, slots, progress=progress)
-    logits = np.stack([step[names.LOGITS] for step in found], axis=1)
-    check_equal(np.concatenate([step[names.NEXT_IDS] for step in found], axis=1), logits.argmax(-1), graph.name)
+    logits = np.stack([step[graph_io.LOGITS] for step in found], axis=1)
+    check_equal(np.concatenate([step[graph_io.NEXT_IDS] for step in found], axis=1), logits.argmax(-1), graph.name)
     return logits

@@ -11,7 +11,7 @@ from igpt_export.precision.calibration import HELD_OUT_TOKENS, Observation, Outp
 from igpt_export.precision.overflow import check_finite
 from igpt_export.verify.block_graph import BlockGraph
 from igpt_export.verify.stepping import run_steps
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import open_bundle
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.errors import VerificationError
@@ -151,23 +151,23 @@ def _log_softmax(logits: Array) -> npt.NDArray[np.float64]:
 
 def _prefilled(directory: Path, manifest: Manifest, tokens: Tokens) -> Outputs:
     """What the prefill graph computes, picture by picture: the rows of a batch may be rounded otherwise."""
-    record = manifest.graphs[names.PREFILL]
+    record = manifest.graphs[graph_io.PREFILL]
     there = {spec.name for spec in record.outputs}
-    wanted = [name for name in (names.LOGITS, names.FEATURES, names.CLASS_LOGITS) if name in there]
-    steps = [{names.INPUT_IDS: row[None]} for row in shifted(tokens, manifest.config.sos)]
+    wanted = [name for name in (graph_io.LOGITS, graph_io.FEATURES, graph_io.CLASS_LOGITS) if name in there]
+    steps = [{graph_io.INPUT_IDS: row[None]} for row in shifted(tokens, manifest.config.sos)]
     found = BlockGraph(directory / record.file).run(steps, wanted)
     if manifest.precision == "fp16":
         for arrays in found:
             for name, array in arrays.items():
                 check_finite(array, f"prefill {name}")
     return Outputs.together(
-        [Outputs(step.get(names.LOGITS), step[names.FEATURES], step.get(names.CLASS_LOGITS)) for step in found]
+        [Outputs(step.get(graph_io.LOGITS), step[graph_io.FEATURES], step.get(graph_io.CLASS_LOGITS)) for step in found]
     )
 
 
 def _decode_logits(directory: Path, manifest: Manifest, tokens: Tokens, progress: Progress) -> Array:
     """Logits of every position from the decode graph, fed one token at a time."""
-    graph = BlockGraph(directory / manifest.graphs[names.DECODE].file)
+    graph = BlockGraph(directory / manifest.graphs[graph_io.DECODE].file)
     inputs = shifted(tokens, manifest.config.sos)
     found = run_steps(graph, manifest, inputs, [], progress=progress)
-    return np.stack([step[names.LOGITS] for step in found], axis=1)
+    return np.stack([step[graph_io.LOGITS] for step in found], axis=1)

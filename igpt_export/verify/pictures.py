@@ -12,7 +12,7 @@ from igpt_export.precision.precision import Precision
 from igpt_export.verify.block_graph import BlockGraph
 from igpt_export.verify.stepping import prefilled_slots, run_steps
 from igpt_export.verify.tolerance import check_difference, check_equal
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.cache import shares_prefix
@@ -47,33 +47,33 @@ def verify_picture_graphs(directory: Path, manifest: Manifest, precision: Precis
         return BlockGraph(directory / record.file).run([inputs], [output])[0][output]
 
     tokens = tokens_of_it()
-    if names.PREPROCESS in graphs:
-        check_equal(run(names.PREPROCESS, image=pixels), tokens, names.PREPROCESS)
+    if graph_io.PREPROCESS in graphs:
+        check_equal(run(graph_io.PREPROCESS, image=pixels), tokens, graph_io.PREPROCESS)
     image = np.asarray(tokens_to_image(tokens, form.clusters, form.height, form.width))
-    check_equal(run(names.POSTPROCESS, tokens=tokens[None])[0], image, names.POSTPROCESS)
+    check_equal(run(graph_io.POSTPROCESS, tokens=tokens[None])[0], image, graph_io.POSTPROCESS)
 
-    if names.FEATURES not in graphs:  # a bundle without --embed
+    if graph_io.FEATURES not in graphs:  # a bundle without --embed
         return
-    prefill = BlockGraph(directory / graphs[names.PREFILL].file)
+    prefill = BlockGraph(directory / graphs[graph_io.PREFILL].file)
 
     def prefilled(inputs: Tokens, output: str) -> Array:
-        (row,) = prefill.run([{names.INPUT_IDS: inputs[None]}], [output])[0][output]
+        (row,) = prefill.run([{graph_io.INPUT_IDS: inputs[None]}], [output])[0][output]
         return np.asarray(row)
 
-    expected: dict[str, npt.NDArray[np.float32]] = {names.FEATURES: prefilled(tokens, names.FEATURES)}
-    if names.CLASSIFY in graphs and manifest.classifier is not None:
+    expected: dict[str, npt.NDArray[np.float32]] = {graph_io.FEATURES: prefilled(tokens, graph_io.FEATURES)}
+    if graph_io.CLASSIFY in graphs and manifest.classifier is not None:
         rules = PROTOCOLS[manifest.classifier.protocol]
         given = tokens_of_it(crop=rules.crop)
         (inputs,) = shifted(given[None], sos) if rules.sos else given[None]
-        expected[names.CLASSIFY] = np.exp(_log_softmax(prefilled(inputs, names.CLASS_LOGITS)))
-    if names.SCORE in graphs:
+        expected[graph_io.CLASSIFY] = np.exp(_log_softmax(prefilled(inputs, graph_io.CLASS_LOGITS)))
+    if graph_io.SCORE in graphs:
         (inputs,) = shifted(tokens[None], sos)
-        likelihood = _log_softmax(prefilled(inputs, names.LOGITS))
+        likelihood = _log_softmax(prefilled(inputs, graph_io.LOGITS))
         nats = -np.take_along_axis(likelihood, tokens[:, None], axis=-1)
-        expected[names.SCORE] = nats.reshape(form.height, form.width)
+        expected[graph_io.SCORE] = nats.reshape(form.height, form.width)
     for name, value in expected.items():
         check_difference(value, run(name, image=pixels), name, precision)
-    if names.COMPLETE in graphs:
+    if graph_io.COMPLETE in graphs:
         _verify_completion(directory, manifest, precision, prefill, pixels, tokens)
 
 
@@ -87,18 +87,18 @@ def _verify_completion(
     form, config = manifest.image_format, manifest.config
     kept_rows = form.height - 1
     given = kept_rows * form.width
-    drawn = _completed(directory / manifest.graphs[names.COMPLETE].file, pixels, kept_rows)
-    check_equal(drawn[:, :given], np.tile(tokens[:given], (_ROWS, 1)), names.COMPLETE)
+    drawn = _completed(directory / manifest.graphs[graph_io.COMPLETE].file, pixels, kept_rows)
+    check_equal(drawn[:, :given], np.tile(tokens[:given], (_ROWS, 1)), graph_io.COMPLETE)
     # 4-bit kernels round by batch; and below fp32, nothing given makes the two begin with different graphs.
     if not precision.is_exact and (precision.weights == "int4" or not given):
         return
     inputs = shifted(drawn, config.sos)
-    record = manifest.graphs[names.DECODE_SHARED if shares_prefix(manifest, _ROWS, given) else names.DECODE]
+    record = manifest.graphs[graph_io.DECODE_SHARED if shares_prefix(manifest, _ROWS, given) else graph_io.DECODE]
     slots = prefilled_slots(prefill, config, inputs[0, :given])
     draws = uniforms(_SEED, range(_ROWS), range(given, config.n_positions))
     steps = run_steps(BlockGraph(directory / record.file), manifest, inputs[:, given:], slots, draws)
-    again = np.concatenate([step[names.NEXT_IDS] for step in steps], axis=1)
-    check_equal(drawn[:, given:], again, names.COMPLETE)
+    again = np.concatenate([step[graph_io.NEXT_IDS] for step in steps], axis=1)
+    check_equal(drawn[:, given:], again, graph_io.COMPLETE)
 
 
 def _completed(path: Path, pixels: Array, kept_rows: int) -> Tokens:

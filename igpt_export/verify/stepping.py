@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_export.verify.block_graph import BlockGraph
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import ImageGPTConfig
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.cache import Slots, new_own_slots, new_slots, prefix_of
@@ -20,8 +20,8 @@ def prefilled_slots(prefill: BlockGraph, config: ImageGPTConfig, inputs: Tokens)
     """The cache after `inputs` [sequence], of one row, in order; no arrays for no inputs."""
     if not inputs.size:
         return []
-    present = names.present_names(config)
-    (found,) = prefill.run([{names.INPUT_IDS: inputs[None]}], present)
+    present = graph_io.present_names(config)
+    (found,) = prefill.run([{graph_io.INPUT_IDS: inputs[None]}], present)
     return [found[name] for name in present]
 
 
@@ -39,9 +39,9 @@ def run_steps(
     tokens of every step.
     """
     config, rows, first = manifest.config, len(inputs), slots[0].shape[2] if slots else 0
-    past, shared = names.past_names(config), names.prefix_names(config)[0] in graph.inputs
+    past, shared = graph_io.past_names(config), graph_io.prefix_names(config)[0] in graph.inputs
     begin = dict(zip(past, slots, strict=True)) if slots else {}
-    prefix = dict(zip(names.prefix_names(config), prefix_of(slots), strict=True)) if shared else {}
+    prefix = dict(zip(graph_io.prefix_names(config), prefix_of(slots), strict=True)) if shared else {}
 
     def state(past_name: str) -> npt.NDArray[Any]:
         # Of one tensor at a time: those of all layers would be the most that an export holds.
@@ -52,14 +52,14 @@ def run_steps(
     steps: list[dict[str, npt.NDArray[Any]]] = [
         {
             **prefix,
-            names.INPUT_IDS: inputs[:, i : i + 1],
-            names.PAST_LENGTH: np.array(first + i),
-            names.UNIFORM: draws[:, i],
-            names.TEMPERATURE: np.array(temperature, np.float32),
-            names.TOP_K: np.array(0),
-            names.TOP_P: np.array(1, np.float32),
+            graph_io.INPUT_IDS: inputs[:, i : i + 1],
+            graph_io.PAST_LENGTH: np.array(first + i),
+            graph_io.UNIFORM: draws[:, i],
+            graph_io.TEMPERATURE: np.array(temperature, np.float32),
+            graph_io.TOP_K: np.array(0),
+            graph_io.TOP_P: np.array(1, np.float32),
         }
         for i in range(inputs.shape[1])
     ]
-    carried = dict(zip(past, names.present_names(config), strict=True))
-    return graph.run(steps, [names.LOGITS, names.NEXT_IDS], carried=carried, state=state, progress=progress)
+    carried = dict(zip(past, graph_io.present_names(config), strict=True))
+    return graph.run(steps, [graph_io.LOGITS, graph_io.NEXT_IDS], carried=carried, state=state, progress=progress)

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.engine import device
 from igpt_runtime.engine.cache import new_cache
 from igpt_runtime.engine.device import CUDA
@@ -31,9 +31,11 @@ def test_logits_are_those_of_fp32_on_the_cpu(gpu: Session, tiny_bundle: Path) ->
     tokens = np.random.default_rng(3).integers(0, 16, 64)
     inputs = np.concatenate([[16], tokens[:-1]])[None]
     exact = (
-        open_session(tiny_bundle, device="cpu").graph(names.PREFILL).run([names.LOGITS], {names.INPUT_IDS: inputs})[0]
+        open_session(tiny_bundle, device="cpu")
+        .graph(graph_io.PREFILL)
+        .run([graph_io.LOGITS], {graph_io.INPUT_IDS: inputs})[0]
     )
-    whole = gpu.graph(names.PREFILL).run([names.LOGITS], {names.INPUT_IDS: inputs})[0]
+    whole = gpu.graph(graph_io.PREFILL).run([graph_io.LOGITS], {graph_io.INPUT_IDS: inputs})[0]
     slots = prefill(gpu, tokens[:32])
     step = DecodeStep(gpu, new_cache(gpu.manifest, 3, slots), GenerationOptions(), with_logits=True)
     stepped = []

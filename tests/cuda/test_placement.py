@@ -17,7 +17,7 @@ import pytest
 from igpt_export.checkpoint.checkpoint import random_checkpoint
 from igpt_export.export import ExportOptions, export_bundle
 from igpt_export.precision.precision import Precision
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 
 pytestmark = pytest.mark.slow
 
@@ -40,13 +40,13 @@ def placed(run: OnStandIn, graph: Path, *, capture: bool) -> tuple[dict[str, lis
     return json.loads(done.stdout)[str(graph)], done.stderr
 
 
-@pytest.mark.parametrize("name", [names.PREFILL, names.DECODE])
+@pytest.mark.parametrize("name", [graph_io.PREFILL, graph_io.DECODE])
 @pytest.mark.parametrize("size", ["tiny", "small"])
 def test_every_node_that_computes_has_a_cuda_kernel(
     request: pytest.FixtureRequest, on_stand_in: OnStandIn, bundle_of: Callable[[str, str], Path], size: str, name: str
 ) -> None:
     bundle = bundle_of("fp16", "fp16") if size == "tiny" else request.getfixturevalue("small")
-    decodes = name == names.DECODE
+    decodes = name == graph_io.DECODE
     nodes, said = placed(on_stand_in, bundle / f"{name}.onnx", capture=decodes)
     layers = 3 if size == "tiny" else 24
     counts = Counter(operator for operator, _ in nodes[CUDA])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from igpt_runtime import GenerationOptions, generate_all, open_session
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.engine.random import threefry2x32, uniforms
 from igpt_runtime.pictures.palette import image_to_tokens, tokens_to_image
 
@@ -105,7 +105,7 @@ def test_completions(run: Callable[..., list[np.ndarray]], case: dict[str, Any])
     drawn = generate_all(session, primer, GenerationOptions(seed=int(case["seed"]), **options))
     assert drawn.tolist() == case["tokens"]
     if case["keep"] % 8 == 0:
-        floats = {key: np.float32(options[key]) for key in (names.TEMPERATURE, names.TOP_P)}
+        floats = {key: np.float32(options[key]) for key in (graph_io.TEMPERATURE, graph_io.TOP_P)}
         seed = np.uint64(int(case["seed"]))
         request = {"n": case["n"], "top_k": case["top_k"], "keep_rows": case["keep"] // 8, "seed": seed, **floats}
         assert run("complete", image=pixels(case["picture"]), **request)[1].tolist() == case["tokens"]

@@ -12,14 +12,14 @@ for directory in (HERE, HERE.parent, HERE.parent / "cuda", HERE.parent / "golden
 import engines  # noqa: E402
 import replay  # noqa: E402
 
-from igpt_runtime.bundle import names  # noqa: E402
+from igpt_runtime.bundle import graph_io  # noqa: E402
 from igpt_runtime.bundle.manifest import MANIFEST_FILE, PROFILES, Manifest, manifest_from_json  # noqa: E402
 
 PRECISIONS = ("fp32", "int8")  # of weights and of the cache
 FUSED, PORTABLE = PROFILES
 GRAPHS = (
-    names.PREFILL, names.DECODE, names.DECODE_SHARED, names.PREPROCESS, names.POSTPROCESS, names.FEATURES,
-    names.CLASSIFY, names.SCORE, names.COMPLETE,
+    graph_io.PREFILL, graph_io.DECODE, graph_io.DECODE_SHARED, graph_io.PREPROCESS, graph_io.POSTPROCESS,
+    graph_io.FEATURES, graph_io.CLASSIFY, graph_io.SCORE, graph_io.COMPLETE,
 )  # fmt: skip
 
 Bundles = Mapping[tuple[str, str], Path]  # by precision and profile
@@ -62,7 +62,7 @@ def outcomes(engine: str, bundles: Bundles, precision: str) -> Outcomes:
     manifest = manifest_of(bundles[precision, FUSED])
     with engines.onnxruntime_python() as reference:
         fused = bundles[precision, FUSED]
-        prefix = replay.prefix_of(manifest, reference(fused, names.PREFILL))
+        prefix = replay.prefix_of(manifest, reference(fused, graph_io.PREFILL))
         wanted = replay.expected()
         if precision != "fp32":
             run = replay.replay(manifest, lambda graph: reference(fused, graph), prefix)

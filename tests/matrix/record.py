@@ -27,7 +27,7 @@ from complete_request import complete_request  # noqa: E402
 from peers import machine  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from igpt_runtime.bundle import names  # noqa: E402
+from igpt_runtime.bundle import graph_io  # noqa: E402
 from igpt_runtime.engine.cache import new_cache  # noqa: E402
 from igpt_runtime.engine.random import uniforms  # noqa: E402
 
@@ -39,7 +39,7 @@ SEED, N = 1, 8
 def speeds(name: str, bundles: matrix.Bundles, precision: str, graphs: matrix.Outcomes) -> dict[str, Any]:
     """Tokens a second, completing half a digit 8 times: step by step, and by one call of `complete`."""
     engine = engines.ENGINES[name]
-    drawing = (names.PREPROCESS, names.PREFILL, names.DECODE, names.COMPLETE)
+    drawing = (graph_io.PREPROCESS, graph_io.PREFILL, graph_io.DECODE, graph_io.COMPLETE)
     fused = all(report.runs(graphs[graph][matrix.FUSED], precision) for graph in drawing)
     profile = matrix.FUSED if fused else matrix.PORTABLE
     bundle = bundles[precision, profile]
@@ -65,17 +65,17 @@ def speeds(name: str, bundles: matrix.Bundles, precision: str, graphs: matrix.Ou
 def _difference(engine: engines.Engine, bundle: Path, reference: Path, rows: list[list[int]]) -> float:
     """The largest difference between logits of the pictures drawn, from those of ONNX Runtime in Python."""
     manifest = matrix.manifest_of(reference)
-    fed = {names.INPUT_IDS: np.array([[manifest.config.sos, *row[:-1]] for row in rows], np.int64)}
+    fed = {graph_io.INPUT_IDS: np.array([[manifest.config.sos, *row[:-1]] for row in rows], np.int64)}
     logits = []
     for opened, path in ((engines.onnxruntime_python, reference), (engine.open, bundle)):
         with opened() as open_graph:
-            logits.append(open_graph(path, names.PREFILL)(fed)[names.LOGITS])
+            logits.append(open_graph(path, graph_io.PREFILL)(fed)[graph_io.LOGITS])
     return float(np.abs(logits[1] - logits[0]).max())
 
 
 def _once(engine: engines.Engine, bundle: Path, request: dict[str, Any]) -> engines.Drawn:
     with engine.open() as open_graph:
-        run = open_graph(bundle, names.COMPLETE)
+        run = open_graph(bundle, graph_io.COMPLETE)
         inputs = complete_request(**request)
         run(inputs)
         return engines.timed(lambda: run(inputs)["tokens"].tolist())
@@ -87,23 +87,23 @@ def _plain_loop(engine: engines.Engine, bundle: Path, request: dict[str, Any]) -
     kept = request["keep_rows"] * manifest.image_format.width
     with engine.open() as open_graph:
         preprocess, prefill, decode = (
-            open_graph(bundle, name) for name in (names.PREPROCESS, names.PREFILL, names.DECODE)
+            open_graph(bundle, name) for name in (graph_io.PREPROCESS, graph_io.PREFILL, graph_io.DECODE)
         )
 
         def draw() -> list[list[int]]:
-            given = preprocess({names.IMAGE: request["image"]})[names.TOKENS][:kept]
+            given = preprocess({graph_io.IMAGE: request["image"]})[graph_io.TOKENS][:kept]
             fed = np.concatenate([[manifest.config.sos], given[:-1]]).astype(np.int64)
-            outputs = prefill({names.INPUT_IDS: fed[None]})
-            cache = new_cache(manifest, N, [outputs[name] for name in names.present_names(manifest.config)])
+            outputs = prefill({graph_io.INPUT_IDS: fed[None]})
+            cache = new_cache(manifest, N, [outputs[name] for name in graph_io.present_names(manifest.config)])
             rows = np.repeat(given[None], N, axis=0)
             token = rows[:, -1:]
             positions = range(kept, manifest.config.n_positions)
             for position, draws in zip(positions, uniforms(SEED, range(N), positions).T.copy(), strict=True):
                 sampling = {
-                    names.UNIFORM: draws, names.TEMPERATURE: np.array(1, np.float32),
-                    names.TOP_K: np.array(0, np.int64), names.TOP_P: np.array(1, np.float32),
+                    graph_io.UNIFORM: draws, graph_io.TEMPERATURE: np.array(1, np.float32),
+                    graph_io.TOP_K: np.array(0, np.int64), graph_io.TOP_P: np.array(1, np.float32),
                 }  # fmt: skip
-                token = matrix.replay.advance(decode, cache, token, position, sampling)[names.NEXT_IDS]
+                token = matrix.replay.advance(decode, cache, token, position, sampling)[graph_io.NEXT_IDS]
                 rows = np.concatenate([rows, token], 1)
             drawn: list[list[int]] = rows.tolist()
             return drawn

@@ -11,7 +11,7 @@ import numpy as np
 from complete_request import complete_request
 from report import LARGE_SEEDS
 
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.cache import Cache, new_cache, share_prefix
 
@@ -31,15 +31,15 @@ def replay(manifest: Manifest, open_graph: Callable[[str], Run], prefix: list[np
     prefix: slots of the first 16 tokens of the first teacher-forced picture, as prefill returns them.
     """
     tasks: dict[str, Callable[[Run], Arrays]] = {
-        names.PREFILL: lambda run: {"logits": run({names.INPUT_IDS: _fed(TEACHER)})["logits"]},
-        names.DECODE: lambda run: _forced(run, new_cache(manifest, len(TEACHER)), TEACHER, 0),
-        names.DECODE_SHARED: lambda run: _forced(run, share_prefix(manifest, 2, prefix), TEACHER[:1] * 2, SHARED),
-        names.PREPROCESS: lambda run: _stacked([run({"image": _pixels(name)}) for name in PICTURES]),
-        names.POSTPROCESS: lambda run: run({"tokens": _ints([case["tokens"] for case in CASES["images"]])}),
-        names.FEATURES: lambda run: _judged(run),
-        names.CLASSIFY: lambda run: _judged(run),
-        names.SCORE: lambda run: _judged(run),
-        names.COMPLETE: _completed,
+        graph_io.PREFILL: lambda run: {"logits": run({graph_io.INPUT_IDS: _fed(TEACHER)})["logits"]},
+        graph_io.DECODE: lambda run: _forced(run, new_cache(manifest, len(TEACHER)), TEACHER, 0),
+        graph_io.DECODE_SHARED: lambda run: _forced(run, share_prefix(manifest, 2, prefix), TEACHER[:1] * 2, SHARED),
+        graph_io.PREPROCESS: lambda run: _stacked([run({"image": _pixels(name)}) for name in PICTURES]),
+        graph_io.POSTPROCESS: lambda run: run({"tokens": _ints([case["tokens"] for case in CASES["images"]])}),
+        graph_io.FEATURES: lambda run: _judged(run),
+        graph_io.CLASSIFY: lambda run: _judged(run),
+        graph_io.SCORE: lambda run: _judged(run),
+        graph_io.COMPLETE: _completed,
     }
     results: Results = {}
     for name, task in tasks.items():
@@ -58,18 +58,18 @@ def expected() -> dict[str, Arrays]:
     side = (len(CASES["images"]), 8, 8, 3)
     images = [np.frombuffer(base64.b64decode(case["rgb"]), np.uint8) for case in CASES["images"]]
     return {
-        names.PREFILL: {"logits": logits},
-        names.DECODE: greedy,
-        names.DECODE_SHARED: {"logits": shared, "next_ids": np.zeros(shared.shape[:2], np.int64)},
-        names.PREPROCESS: {"tokens": np.array([case["tokens"] for case in PICTURES.values()])},
-        names.POSTPROCESS: {"images": np.stack(images).reshape(side)},
-        names.FEATURES: {"features": np.array([case["features"] for case in CASES["model"]])},
-        names.CLASSIFY: {"probabilities": np.array([case["probabilities"] for case in CASES["model"]])},
-        names.SCORE: {
+        graph_io.PREFILL: {"logits": logits},
+        graph_io.DECODE: greedy,
+        graph_io.DECODE_SHARED: {"logits": shared, "next_ids": np.zeros(shared.shape[:2], np.int64)},
+        graph_io.PREPROCESS: {"tokens": np.array([case["tokens"] for case in PICTURES.values()])},
+        graph_io.POSTPROCESS: {"images": np.stack(images).reshape(side)},
+        graph_io.FEATURES: {"features": np.array([case["features"] for case in CASES["model"]])},
+        graph_io.CLASSIFY: {"probabilities": np.array([case["probabilities"] for case in CASES["model"]])},
+        graph_io.SCORE: {
             "nats": np.array([case["nats"] for case in CASES["model"]]).reshape(-1, 8, 8),
             "nats_per_token": np.array([case["nats_per_token"] for case in CASES["model"]]),
         },
-        names.COMPLETE: {
+        graph_io.COMPLETE: {
             output: np.concatenate([case["tokens"] for case in requests]) for output, requests in _requests().items()
         },
     }
@@ -97,14 +97,18 @@ def _difference(got: np.ndarray, want: np.ndarray) -> float:
 
 def prefix_of(manifest: Manifest, prefill: Run) -> list[np.ndarray]:
     """The slots that decode_shared begins with."""
-    outputs = prefill({names.INPUT_IDS: _fed(TEACHER[:1])[:, :SHARED]})
-    return [outputs[name] for name in names.present_names(manifest.config)]
+    outputs = prefill({graph_io.INPUT_IDS: _fed(TEACHER[:1])[:, :SHARED]})
+    return [outputs[name] for name in graph_io.present_names(manifest.config)]
 
 
 def advance(run: Run, cache: Cache, token: np.ndarray, length: int, sampling: Mapping[str, np.ndarray]) -> Arrays:
     """One step of a decode graph: the cache is replaced by the one that it returns. token: [rows, 1]."""
     slots = [f"{i}.{part}" for i in range(len(cache.own) // 2) for part in ("key", "value")]
-    feeds: dict[str, np.ndarray] = {names.INPUT_IDS: token, names.PAST_LENGTH: np.array(length, np.int64), **sampling}
+    feeds: dict[str, np.ndarray] = {
+        graph_io.INPUT_IDS: token,
+        graph_io.PAST_LENGTH: np.array(length, np.int64),
+        **sampling,
+    }
     feeds |= {f"past_key_values.{slot}": own for slot, own in zip(slots, cache.own, strict=True)}
     feeds |= {f"prefix.{slot}": shared for slot, shared in zip(slots, cache.prefix, strict=False)}
     outputs = run(feeds)

@@ -21,7 +21,7 @@ from igpt_export.precision.precision import Precision
 from igpt_export.writer import write_graph
 from igpt_runtime import GenerationOptions, open_session
 from igpt_runtime.bundle.config import ImageFormat
-from igpt_runtime.bundle.names import TensorSpec
+from igpt_runtime.bundle.graph_io import TensorSpec
 from igpt_runtime.engine.generate import generate_all
 from igpt_runtime.pictures.palette import image_to_tokens, tokens_to_image
 

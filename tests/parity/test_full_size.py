@@ -14,7 +14,7 @@ import transformers
 from igpt_export.checkpoint.checkpoint import random_checkpoint
 from igpt_export.checkpoint.config import config_of
 from igpt_runtime import GenerationOptions, generate_all, open_session
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.engine.cache import new_cache
 from igpt_runtime.engine.generate import DecodeStep
 
@@ -75,13 +75,13 @@ def input_ids() -> np.ndarray:
 def expected(theirs: transformers.ImageGPTForCausalImageModeling, input_ids: np.ndarray) -> dict[str, np.ndarray]:
     with torch.no_grad():
         outputs = theirs(torch.from_numpy(input_ids), output_hidden_states=True)
-    hidden = {names.hidden_state(i): h.numpy() for i, h in enumerate(outputs.hidden_states)}
-    return {names.LOGITS: outputs.logits.numpy(), **hidden}
+    hidden = {graph_io.hidden_state(i): h.numpy() for i, h in enumerate(outputs.hidden_states)}
+    return {graph_io.LOGITS: outputs.logits.numpy(), **hidden}
 
 
 def test_prefill_equals_transformers(small: Path, expected: dict[str, np.ndarray], input_ids: np.ndarray) -> None:
-    graph = open_session(small, device="cpu").graph(names.PREFILL)
-    actual = graph.run(list(expected), {names.INPUT_IDS: input_ids})
+    graph = open_session(small, device="cpu").graph(graph_io.PREFILL)
+    actual = graph.run(list(expected), {graph_io.INPUT_IDS: input_ids})
     for name, value in zip(expected, actual, strict=True):
         assert np.abs(expected[name] - value).max() <= TOLERANCE, name
 
@@ -93,7 +93,7 @@ def test_cached_decode_equals_transformers_at_every_position(
     step = DecodeStep(session, new_cache(session.manifest, 1), GenerationOptions(), with_logits=True)
     for position in range(input_ids.shape[1]):
         step(input_ids[:, position : position + 1], position, np.zeros(1, np.float32))
-        difference = np.abs(step.logits() - expected[names.LOGITS][:, position]).max()
+        difference = np.abs(step.logits() - expected[graph_io.LOGITS][:, position]).max()
         assert difference <= TOLERANCE, position
 
 

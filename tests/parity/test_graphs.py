@@ -12,13 +12,13 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from igpt_export.model.ops import MICROSOFT
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
+from igpt_runtime.bundle.graph_io import TensorSpec
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE
-from igpt_runtime.bundle.names import TensorSpec
 from igpt_runtime.engine.session import open_session
 
 TOLERANCE = 1e-5
-GRAPHS = [names.PREFILL, names.DECODE, names.DECODE_SHARED]
+GRAPHS = [graph_io.PREFILL, graph_io.DECODE, graph_io.DECODE_SHARED]
 PRECISIONS = [("fp32", "fp32"), ("fp32", "int8"), ("int8", "int8"), ("int4", "fp32"), ("fp16", "fp16")]
 FUSED = {"QuickGelu": 3, "SkipSimplifiedLayerNormalization": 7, "GroupQueryAttention": 3}  # of 3 layers
 
@@ -27,27 +27,27 @@ def example(inputs: tuple[TensorSpec, ...], past_length: int = 9) -> dict[str, n
     """Plausible values for a graph's inputs: 3 rows of one new token, `past_length` filled slots, 4 of them shared."""
     generator = np.random.default_rng(0)
     sizes = {
-        names.BATCH: 3, names.SEQUENCE: 1 if len(inputs) > 1 else 7, names.PREFIX: 4, names.CAPACITY: 11,
+        graph_io.BATCH: 3, graph_io.SEQUENCE: 1 if len(inputs) > 1 else 7, graph_io.PREFIX: 4, graph_io.CAPACITY: 11,
     }  # fmt: skip
-    scalars = {names.PAST_LENGTH: past_length, names.TEMPERATURE: 0.7, names.TOP_K: 9, names.TOP_P: 0.9}
+    scalars = {graph_io.PAST_LENGTH: past_length, graph_io.TEMPERATURE: 0.7, graph_io.TOP_K: 9, graph_io.TOP_P: 0.9}
     shared = any(spec.name.startswith("prefix.") for spec in inputs)
     feeds = {}
     for spec in inputs:
         shape = tuple(sizes[d] if isinstance(d, str) else d for d in spec.shape)
         if spec.name in scalars:
             value = np.array(scalars[spec.name])
-        elif spec.name == names.INPUT_IDS:
+        elif spec.name == graph_io.INPUT_IDS:
             value = generator.integers(0, 17, shape)
-        elif spec.name == names.UNIFORM:
+        elif spec.name == graph_io.UNIFORM:
             value = generator.random(shape)
         else:
             value = generator.integers(-99, 99, shape) if spec.dtype == "int8" else generator.standard_normal(shape)
             if spec.name.startswith("past_key_values."):
                 value[:, :, past_length - 4 + 1 if shared else past_length :] = 0
                 if shared:
-                    value[..., -names.SHARED_CHANNELS :] = 0
+                    value[..., -graph_io.SHARED_CHANNELS :] = 0
                     value[:, :, 0] = 0
-                    value[:, :, 0, -names.SHARED_CHANNELS] = names.SENTINEL[spec.dtype]
+                    value[:, :, 0, -graph_io.SHARED_CHANNELS] = graph_io.SENTINEL[spec.dtype]
         feeds[spec.name] = value.astype(spec.dtype)
     return feeds
 
@@ -108,7 +108,7 @@ def test_kernels_run_where_there_are_kernels(
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "as_run.onnx")
     options.log_severity_level = 3
-    if name == names.PREFILL:  # as the runtime opens it
+    if name == graph_io.PREFILL:  # as the runtime opens it
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     bundle = bundle_of(weights, "fp32")
     onnxruntime.InferenceSession(bundle / f"{name}.onnx", options, providers=["CPUExecutionProvider"])
@@ -129,11 +129,11 @@ def test_an_upper_bound_of_the_length_changes_nothing(
     (bound,) = {node.input[6] for node in kernels}
     (value,) = (onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == bound)
     assert (value.dtype, value.shape, int(value)) == (np.int32, (), 64)
-    feeds = example(open_session(path.parent, device="cpu").manifest.graphs[names.DECODE].inputs)
+    feeds = example(open_session(path.parent, device="cpu").manifest.graphs[graph_io.DECODE].inputs)
     if sequence > 1:
         feeds = {name: v[:1] if v.ndim and len(v) == 3 else v for name, v in feeds.items()}
-        feeds[names.INPUT_IDS] = np.arange(sequence)[None]
-    exact = np.array(feeds[names.PAST_LENGTH] + sequence, np.int32)
+        feeds[graph_io.INPUT_IDS] = np.arange(sequence)[None]
+    exact = np.array(feeds[graph_io.PAST_LENGTH] + sequence, np.int32)
     found = []
     for length in (value, exact):
         model.graph.initializer.remove(next(t for t in model.graph.initializer if t.name == bound))

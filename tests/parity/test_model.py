@@ -12,7 +12,7 @@ import transformers
 from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_export.export import export_bundle
 from igpt_runtime import GenerationOptions, generate_all, open_session
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 
 TOLERANCE = 1e-4
 FIELDS: dict[str, dict[str, Any]] = {
@@ -40,9 +40,9 @@ def tokens(n_clusters: int, n_positions: int, rows: int = 3) -> np.ndarray:
 
 
 def run_prefill(bundle: Path, input_ids: np.ndarray) -> dict[str, np.ndarray]:
-    graph = open_session(bundle, device="cpu").graph(names.PREFILL)
+    graph = open_session(bundle, device="cpu").graph(graph_io.PREFILL)
     outputs = [output.name for output in graph.get_outputs()]
-    return dict(zip(outputs, graph.run(None, {names.INPUT_IDS: input_ids}), strict=True))
+    return dict(zip(outputs, graph.run(None, {graph_io.INPUT_IDS: input_ids}), strict=True))
 
 
 @pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
@@ -55,10 +55,10 @@ def test_logits_hidden_states_and_cache(write_checkpoint: Callable[..., Path], f
 
     actual = run_prefill(export(checkpoint), input_ids)
 
-    assert np.abs(expected.logits.numpy() - actual[names.LOGITS]).max() <= TOLERANCE
+    assert np.abs(expected.logits.numpy() - actual[graph_io.LOGITS]).max() <= TOLERANCE
     for i, hidden in enumerate(expected.hidden_states):
-        assert np.abs(hidden.numpy() - actual[names.hidden_state(i)]).max() <= TOLERANCE
-        assert np.abs(hidden.mean(1).numpy() - actual[names.FEATURES][:, i]).max() <= TOLERANCE
+        assert np.abs(hidden.numpy() - actual[graph_io.hidden_state(i)]).max() <= TOLERANCE
+        assert np.abs(hidden.mean(1).numpy() - actual[graph_io.FEATURES][:, i]).max() <= TOLERANCE
     for layer, cache in enumerate(expected.past_key_values.layers):
         assert np.abs(cache.keys.numpy() - actual[f"present.{layer}.key"]).max() <= TOLERANCE
         assert np.abs(cache.values.numpy() - actual[f"present.{layer}.value"]).max() <= TOLERANCE
@@ -73,8 +73,8 @@ def test_class_logits(write_checkpoint: Callable[..., Path]) -> None:
 
     bundle = export(checkpoint)
 
-    assert np.abs(expected - run_prefill(bundle, input_ids)[names.CLASS_LOGITS]).max() <= TOLERANCE
-    assert list(open_session(bundle).manifest.graphs) == [names.PREFILL, names.PREPROCESS, names.POSTPROCESS]
+    assert np.abs(expected - run_prefill(bundle, input_ids)[graph_io.CLASS_LOGITS]).max() <= TOLERANCE
+    assert list(open_session(bundle).manifest.graphs) == [graph_io.PREFILL, graph_io.PREPROCESS, graph_io.POSTPROCESS]
 
 
 def test_bare_model(write_checkpoint: Callable[..., Path]) -> None:
@@ -86,8 +86,8 @@ def test_bare_model(write_checkpoint: Callable[..., Path]) -> None:
 
     actual = run_prefill(export(checkpoint), input_ids)
 
-    assert names.LOGITS not in actual
-    assert np.abs(expected - actual[names.hidden_state(theirs.config.n_layer)]).max() <= TOLERANCE
+    assert graph_io.LOGITS not in actual
+    assert np.abs(expected - actual[graph_io.hidden_state(theirs.config.n_layer)]).max() <= TOLERANCE
 
 
 def test_greedy_completion_is_token_identical(

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from igpt_export.model.ops import shared_prefix_attention
-from igpt_runtime.bundle.names import SENTINEL, SHARED_CHANNELS
+from igpt_runtime.bundle.graph_io import SENTINEL, SHARED_CHANNELS
 
 N_HEAD, HEAD_DIM = 2, 8
 SCALE = HEAD_DIM**-0.5

@@ -17,10 +17,10 @@ from igpt_export.graphs import build as graphs
 from igpt_export.graphs.trace import Piece, TracedPiece, read_sizes_from
 from igpt_export.precision.precision import Precision, default_kv_cache
 from igpt_runtime import open_session
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import Classifier
 
-TRACED = (names.PREFILL, names.DECODE, names.DECODE_SHARED)
+TRACED = (graph_io.PREFILL, graph_io.DECODE, graph_io.DECODE_SHARED)
 
 
 @pytest.fixture
@@ -93,9 +93,9 @@ def test_a_classifier_of_several_layers(tiny_checkpoint: Path, tmp_path: Path, p
         replace(checkpoint, tensors=tensors, classifier=classifier), tmp_path / "bundle", ExportOptions(embed=True)
     )
     rows = np.random.default_rng(1).integers(0, config.n_clusters, (3, config.n_positions))
-    prefill = open_session(tmp_path / "bundle", device="cpu").graph(names.PREFILL)
-    wanted = [names.CLASS_LOGITS, names.FEATURES if protocol == "hf" else names.NORMED_FEATURES]
-    logits, features = prefill.run(wanted, {names.INPUT_IDS: rows})
+    prefill = open_session(tmp_path / "bundle", device="cpu").graph(graph_io.PREFILL)
+    wanted = [graph_io.CLASS_LOGITS, graph_io.FEATURES if protocol == "hf" else graph_io.NORMED_FEATURES]
+    logits, features = prefill.run(wanted, {graph_io.INPUT_IDS: rows})
     expected = features[:, list(layers)].reshape(3, -1) @ weight.numpy().T
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
@@ -103,7 +103,7 @@ def test_a_classifier_of_several_layers(tiny_checkpoint: Path, tmp_path: Path, p
 @pytest.mark.parametrize(
     "precision, name",
     [(precision, name) for precision in ("fp32", "int8", "int4") for name in TRACED]
-    + [("fp16", names.PREFILL), ("fp16", names.DECODE)],
+    + [("fp16", graph_io.PREFILL), ("fp16", graph_io.DECODE)],
 )
 def test_a_graph_names_its_parts_and_reads_sizes_once(
     bundle_of: Callable[[str, str], Path], precision: str, name: str

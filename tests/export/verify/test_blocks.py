@@ -18,7 +18,7 @@ from igpt_export.verify.block_graph import BlockGraph
 from igpt_export.verify.bundle import verify_bundle
 from igpt_export.verify.pictures import verify_picture_graphs
 from igpt_export.verify.stepping import prefilled_slots, run_steps
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.engine.cache import new_cache
 from igpt_runtime.engine.generate import DecodeStep, GenerationOptions
 from igpt_runtime.engine.session import open_session
@@ -72,14 +72,14 @@ def test_torch_block_by_block(tiny_checkpoint: Path) -> None:
 def test_prefill_part_by_part(bundle_of: Callable[[str, str], Path], weights: str, kv_cache: str) -> None:
     bundle = bundle_of(weights, kv_cache)
     session = open_session(bundle, device="cpu")
-    outputs = [spec.name for spec in session.manifest.graphs[names.PREFILL].outputs]
+    outputs = [spec.name for spec in session.manifest.graphs[graph_io.PREFILL].outputs]
     progress = Counts()
-    steps = [{names.INPUT_IDS: row[None]} for row in TOKENS]
+    steps = [{graph_io.INPUT_IDS: row[None]} for row in TOKENS]
     found = BlockGraph(bundle / "prefill.onnx").run(steps, outputs, progress=progress)
     assert progress.counts == [("", "layers", i, 4) for i in range(1, 5)]
-    graph = session.graph(names.PREFILL)
+    graph = session.graph(graph_io.PREFILL)
     for row, step in zip(TOKENS, found, strict=True):
-        for name, expected in zip(outputs, graph.run(outputs, {names.INPUT_IDS: row[None]}), strict=True):
+        for name, expected in zip(outputs, graph.run(outputs, {graph_io.INPUT_IDS: row[None]}), strict=True):
             assert step[name].dtype == expected.dtype and step[name].shape == expected.shape
             wide = expected.astype(np.float64)
             assert np.abs(step[name] - wide).max() <= (1 if expected.dtype == np.int8 else 1e-3 * np.abs(wide).max()), (
@@ -101,8 +101,8 @@ def test_decode_part_by_part(bundle_of: Callable[[str, str], Path], weights: str
     graph = BlockGraph(bundle / "decode.onnx")
     found = run_steps(graph, manifest, TOKENS[:, :20], [])
     for position, logits in enumerate(expected):
-        assert np.abs(found[position][names.LOGITS] - logits).max() <= 1e-4 * np.abs(logits).max()
-        assert np.array_equal(found[position][names.NEXT_IDS][:, 0], found[position][names.LOGITS].argmax(-1))
+        assert np.abs(found[position][graph_io.LOGITS] - logits).max() <= 1e-4 * np.abs(logits).max()
+        assert np.array_equal(found[position][graph_io.NEXT_IDS][:, 0], found[position][graph_io.LOGITS].argmax(-1))
     # And the last of them after the slots of those before, their own or shared.
     inputs = np.repeat(TOKENS[:1, :20], 2, axis=0)
     slots = prefilled_slots(BlockGraph(bundle / "prefill.onnx"), config, inputs[0, :12])
@@ -110,7 +110,7 @@ def test_decode_part_by_part(bundle_of: Callable[[str, str], Path], weights: str
         after = run_steps(BlockGraph(bundle / name), manifest, inputs[:, 12:], slots)
         for step, logits in zip(after, expected[12:], strict=True):
             assert (
-                np.abs(step[names.LOGITS] - logits[:1]).max()
+                np.abs(step[graph_io.LOGITS] - logits[:1]).max()
                 <= (1e-4 if weights == "fp32" else 0.1) * np.abs(logits).max()
             )
 
@@ -133,7 +133,7 @@ def test_an_export_counts_bytes_and_layers(tiny_checkpoint: Path, tmp_path: Path
     assert all(done == total for done, total in last.values())
 
 
-@pytest.mark.parametrize("name", [names.PREFILL, names.DECODE, names.DECODE_SHARED])
+@pytest.mark.parametrize("name", [graph_io.PREFILL, graph_io.DECODE, graph_io.DECODE_SHARED])
 def test_mixed_rows_are_noticed(
     tiny_checkpoint: Path, bundle_of: Callable[[str, str], Path], name: str, tmp_path: Path
 ) -> None:
@@ -145,10 +145,10 @@ def test_mixed_rows_are_noticed(
     path = bundle / f"{name}.onnx"
     model = onnx.load(path, load_external_data=False)
     for node in model.graph.node:
-        node.input[:] = ["mixed" if value == names.INPUT_IDS else value for value in node.input]
+        node.input[:] = ["mixed" if value == graph_io.INPUT_IDS else value for value in node.input]
     rows = numpy_helper.from_array(np.array([0, 0]), "rows")
     model.graph.initializer.append(rows)
-    model.graph.node.insert(0, helper.make_node("Gather", [names.INPUT_IDS, "rows"], ["mixed"], axis=0))
+    model.graph.node.insert(0, helper.make_node("Gather", [graph_io.INPUT_IDS, "rows"], ["mixed"], axis=0))
     path.write_bytes(model.SerializeToString())
     with pytest.raises(VerificationError, match="logits differ"):
         verify_bundle(bundle, checkpoint.tensors, checkpoint, Precision())

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.engine import device
 from igpt_runtime.engine.cache import new_cache
 from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
@@ -101,8 +101,8 @@ def host(bundle_of: Callable[[str, str], Path]) -> Session:
 @pytest.fixture
 def on_device(bundle_of: Callable[[str, str], Path]) -> tuple[Session, Graph]:
     session = open_session(bundle_of("fp16", "fp16"), device="cpu")
-    graph = Graph(session.graph(names.DECODE))
-    session._graphs[names.DECODE] = graph  # type: ignore[assignment]
+    graph = Graph(session.graph(graph_io.DECODE))
+    session._graphs[graph_io.DECODE] = graph  # type: ignore[assignment]
     session.device_tensors = DeviceTensors(Onnxruntime)
     return session, graph
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import SamplingDefaults
 from igpt_runtime.engine import cache, memory
 from igpt_runtime.engine.cache import Cache, cache_bytes, new_cache, share_prefix
@@ -168,7 +168,9 @@ def test_available_memory_is_the_least_that_is_told(monkeypatch: pytest.MonkeyPa
 def test_rows_have_copies_where_no_graph_shares_a_prefix(bundle_of: Callable[[str, str], Path]) -> None:
     session = open_session(bundle_of("fp16", "fp16"), device="cpu")
     slots = prefill(session, PRIMER)
-    assert start_cache(session, slots, 8).graph == names.DECODE and {part.dtype for part in slots} == {np.dtype("f2")}
+    assert start_cache(session, slots, 8).graph == graph_io.DECODE and {part.dtype for part in slots} == {
+        np.dtype("f2")
+    }
     pictures = generate_all(session, PRIMER, GenerationOptions(8, seed=3))
     assert len(np.unique(pictures, axis=0)) == 8
     # What is drawn in fp16 is, but for a few tokens on a border, what fp32 draws.
@@ -179,12 +181,12 @@ def test_rows_have_copies_where_no_graph_shares_a_prefix(bundle_of: Callable[[st
 
 def test_sharing_the_prefix_draws_the_same_tokens(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     slots = prefill(session, PRIMER)
-    assert start_cache(session, slots, 6).graph == names.DECODE_SHARED
-    assert start_cache(session, slots, 5).graph == names.DECODE
+    assert start_cache(session, slots, 6).graph == graph_io.DECODE_SHARED
+    assert start_cache(session, slots, 5).graph == graph_io.DECODE
     requests = [GenerationOptions(6, seed=seed) for seed in range(8)]
     shared = [generate_all(session, PRIMER, options) for options in requests]
     monkeypatch.setattr(cache, "_SHARED_ROWS", 100)
-    assert start_cache(session, slots, 6).graph == names.DECODE
+    assert start_cache(session, slots, 6).graph == graph_io.DECODE
     for options, tokens in zip(requests, shared, strict=True):
         assert np.array_equal(generate_all(session, PRIMER, options), tokens)
 
@@ -213,9 +215,9 @@ def test_sharing_the_prefix_changes_logits_by_rounding_only(
 
 def test_only_one_decode_graph_holds_the_weights(session: Session) -> None:
     generate_all(session, PRIMER, GenerationOptions(2))
-    assert names.PREFILL not in session._graphs  # opened for the primer only
+    assert graph_io.PREFILL not in session._graphs  # opened for the primer only
     generate_all(session, PRIMER, GenerationOptions(1))
-    assert set(session._graphs) == {names.DECODE}
+    assert set(session._graphs) == {graph_io.DECODE}
 
 
 @pytest.mark.parametrize(
@@ -353,7 +355,7 @@ def test_prefill_is_copied_to_every_row_or_shared(session: Session) -> None:
 @pytest.mark.parametrize("chunks", [[1] * 64, [40, 1, 23], [64]], ids=["one by one", "uneven", "at once"])
 def test_cached_logits_are_those_of_the_whole_sequence(session: Session, chunks: list[int]) -> None:
     tokens = np.random.default_rng(3).integers(0, N_CLUSTERS, (1, N_POSITIONS))
-    whole = session.graph(names.PREFILL).run([names.LOGITS], {names.INPUT_IDS: tokens})[0]
+    whole = session.graph(graph_io.PREFILL).run([graph_io.LOGITS], {graph_io.INPUT_IDS: tokens})[0]
     step = DecodeStep(session, new_cache(session.manifest, 1), GenerationOptions(), with_logits=True)
     position = 0
     for length in chunks:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from igpt_export.precision.precision import default_kv_cache
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import Bundle
 from igpt_runtime.engine import session as session_module
 from igpt_runtime.engine.generate import GenerationOptions, generate
@@ -51,8 +51,8 @@ def test_cuda_that_does_not_start_is_refused(tiny_bundle: Path, monkeypatch: pyt
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # ONNX Runtime's own note
         with pytest.raises(DeviceError, match="CUDA was asked for but ONNX Runtime could not start it; check the"):
-            open_session(tiny_bundle, device="cuda").graph(names.DECODE)
-        assert open_session(tiny_bundle, device="cpu").graph(names.DECODE).get_providers() == [CPU]
+            open_session(tiny_bundle, device="cuda").graph(graph_io.DECODE)
+        assert open_session(tiny_bundle, device="cpu").graph(graph_io.DECODE).get_providers() == [CPU]
         session = open_session(tiny_bundle, device="auto")
         assert session.provider == CUDA
         complete(session, PICTURE, GenerationOptions(1))
@@ -75,7 +75,7 @@ def test_bad_arguments(tiny_bundle: Path, arguments: dict[str, object], message:
 
 
 def test_threads_are_passed_on(tiny_bundle: Path) -> None:
-    graph = open_session(tiny_bundle, device="cpu", threads=1).graph(names.DECODE)
+    graph = open_session(tiny_bundle, device="cpu", threads=1).graph(graph_io.DECODE)
     assert graph.get_session_options().intra_op_num_threads == 1
 
 
@@ -140,12 +140,12 @@ def test_a_graph_that_runs_once_gives_its_memory_back(tiny_bundle: Path, monkeyp
     monkeypatch.setattr(session, "_open", lambda *a: opened.append(weakref.ref(graph := original(*a))) or graph)
     returned: list[bool] = []
     monkeypatch.setattr(session_module, "return_freed_memory", lambda: returned.append(opened[-1]() is None))
-    fed = {names.INPUT_IDS: np.zeros((1, 4), np.int64)}
-    (once,) = session.run_once(names.PREFILL, [names.LOGITS], fed)
+    fed = {graph_io.INPUT_IDS: np.zeros((1, 4), np.int64)}
+    (once,) = session.run_once(graph_io.PREFILL, [graph_io.LOGITS], fed)
     assert returned == [True] and len(opened) == 1
-    graph = session.graph(names.PREFILL)
-    (again,) = session.run_once(names.PREFILL, [names.LOGITS], fed)
-    assert returned == [True] and len(opened) == 2 and session.graph(names.PREFILL) is graph
+    graph = session.graph(graph_io.PREFILL)
+    (again,) = session.run_once(graph_io.PREFILL, [graph_io.LOGITS], fed)
+    assert returned == [True] and len(opened) == 2 and session.graph(graph_io.PREFILL) is graph
     assert (once == again).all()
 
 
@@ -180,7 +180,7 @@ def test_features_open_the_prefill_graph_only(tiny_bundle: Path, checked: list[s
     assert sorted(checked) == ["prefill.onnx", "weights.safetensors"]
     complete(session, PICTURE, GenerationOptions(1))
     assert checked[2:] == ["decode.onnx"]
-    assert session.graph(names.DECODE) is session.graph(names.DECODE)
+    assert session.graph(graph_io.DECODE) is session.graph(graph_io.DECODE)
 
 
 def test_altered_weights_are_told_before_a_graph_runs(bundle_copy: Path) -> None:
@@ -191,18 +191,18 @@ def test_altered_weights_are_told_before_a_graph_runs(bundle_copy: Path) -> None
     session = open_session(bundle_copy, device="cpu")
     for _ in range(2):  # also the second time
         with pytest.raises(BundleError, match="does not match its sha256"):
-            session.graph(names.DECODE)
+            session.graph(graph_io.DECODE)
     assert not session.holds_weights
     data[-1] ^= 1
     weights.write_bytes(data)
-    assert session.graph(names.DECODE) is not None  # a failure is not kept
+    assert session.graph(graph_io.DECODE) is not None  # a failure is not kept
 
 
 def test_a_session_nobody_refers_to_gives_its_memory_back(tiny_bundle: Path) -> None:
     gc.disable()
     try:
         session = open_session(tiny_bundle, device="cpu")
-        session.graph(names.DECODE)
+        session.graph(graph_io.DECODE)
         gone = weakref.ref(session)
         del session
         assert gone() is None  # without the garbage collector, which may come late

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_runtime.bench.hardware import default_threads, last_level_cache
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import Bundle
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
 
@@ -75,8 +75,8 @@ def slot_bytes(manifest: Manifest) -> int:
     return total
 
 
-def _past(manifest: Manifest) -> list[names.TensorSpec]:
-    graph = manifest.graphs.get(names.DECODE)
+def _past(manifest: Manifest) -> list[graph_io.TensorSpec]:
+    graph = manifest.graphs.get(graph_io.DECODE)
     return [spec for spec in graph.inputs if spec.name.startswith(_PAST)] if graph else []
 
 

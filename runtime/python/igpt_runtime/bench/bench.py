@@ -15,7 +15,7 @@ from igpt_runtime.bench.bandwidth import IdealMemory, Traffic, cache_dtype, idea
 from igpt_runtime.bench.fresh_process import SEED, FreshProcess, half_picture, measure_fresh_process
 from igpt_runtime.bench.hardware import Machine, default_threads, machine
 from igpt_runtime.bench.verification import Agreement, redraw
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import Bundle
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE
 from igpt_runtime.engine.generate import GenerationOptions, ResolvedOptions, Tokens, generate
@@ -123,7 +123,7 @@ def benchmark(
     if rounds < 1:
         raise OptionError(f"rounds must be at least 1, got {rounds}")
     bundle = open_session(path, device=device, threads=threads).bundle
-    bundle.graph_path(names.DECODE)  # what is missing or damaged is told before anything is timed
+    bundle.graph_path(graph_io.DECODE)  # what is missing or damaged is told before anything is timed
     bundle.check_file(WEIGHTS_FILE)
     kept, n_positions = _kept_tokens(bundle), bundle.manifest.config.n_positions
     progress.stage("a fresh process")
@@ -198,7 +198,7 @@ def _round(
     progress.stage("one completion")
     begin = time.perf_counter()
     session = open_session(path, device=device, threads=threads)
-    session.graph(names.DECODE)
+    session.graph(graph_io.DECODE)
     load = time.perf_counter() - begin
     form = session.manifest.image_format
     picture = half_picture(form.clusters, form.height, form.width)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_runtime.bench.bandwidth import cache_dtype
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.generate import GenerationOptions, ResolvedOptions, Tokens
 from igpt_runtime.engine.random import uniforms
@@ -100,7 +100,9 @@ def tolerance_of(manifest: Manifest) -> Tolerance:
 def _logits(session: Session, picture: Tokens) -> npt.NDArray[np.float32]:
     """What the prefill graph predicts for every token of a picture, float32 [n_positions, n_clusters]."""
     inputs = np.concatenate([[session.manifest.config.sos], picture[:-1]])[None].astype(np.int64)
-    logits: npt.NDArray[np.float32] = session.graph(names.PREFILL).run([names.LOGITS], {names.INPUT_IDS: inputs})[0][0]
+    logits: npt.NDArray[np.float32] = session.graph(graph_io.PREFILL).run(
+        [graph_io.LOGITS], {graph_io.INPUT_IDS: inputs}
+    )[0][0]
     return logits
 
 

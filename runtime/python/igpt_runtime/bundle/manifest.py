@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS, Classifier, ImageFormat, ImageGPTConfig, SamplingDefaults
-from igpt_runtime.bundle.names import TensorSpec, graph_specs
+from igpt_runtime.bundle.graph_io import TensorSpec, graph_specs
 from igpt_runtime.errors import BundleError
 
 FORMAT_VERSION = 6
@@ -159,8 +159,8 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         raise ValueError(f"precision is {record['precision']!r}, not one of {', '.join(PRECISIONS)}")
     if (record["precision"] == "fp16") != (kv_cache == "fp16"):
         raise ValueError(f"precision {record['precision']} with kv_cache {kv_cache}: fp16 is that of both")
-    if kv_cache == "fp16" and names.DECODE_SHARED in graphs:
-        raise ValueError(f"graphs.{names.DECODE_SHARED} is not a graph of fp16")
+    if kv_cache == "fp16" and graph_io.DECODE_SHARED in graphs:
+        raise ValueError(f"graphs.{graph_io.DECODE_SHARED} is not a graph of fp16")
     return Manifest(
         name=str(record["name"]),
         precision=str(record["precision"]),
@@ -236,7 +236,7 @@ def _check_graphs(
     graphs: Mapping[str, GraphRecord], config: ImageGPTConfig, form: ImageFormat, n_labels: int, cache_dtype: str
 ) -> None:
     """Compare the graphs' inputs and outputs with those of a model of this configuration."""
-    lm_head = any(spec.name == names.LOGITS for spec in graphs[names.PREFILL].outputs)
+    lm_head = any(spec.name == graph_io.LOGITS for spec in graphs[graph_io.PREFILL].outputs)
     expected = graph_specs(config, form, lm_head=lm_head, n_labels=n_labels, cache_dtype=cache_dtype)
     for name, graph in graphs.items():
         if name in expected and (list(graph.inputs), list(graph.outputs)) != expected[name]:

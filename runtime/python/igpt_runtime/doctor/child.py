@@ -76,7 +76,7 @@ def start(say: Say, device: str, threads: int | None, variables: list[str], prel
     """
     import numpy as np
 
-    from igpt_runtime.bundle.names import POSTPROCESS
+    from igpt_runtime.bundle.graph_io import POSTPROCESS
     from igpt_runtime.engine.session import import_onnxruntime, open_session
 
     ort = import_onnxruntime()
@@ -127,11 +127,11 @@ def bundle(say: Say, path: str, device: str, threads: int | None) -> None:
 def _draw(say: Say, session: Any) -> None:
     import numpy as np
 
-    from igpt_runtime.bundle import names
+    from igpt_runtime.bundle import graph_io
     from igpt_runtime.engine.generate import ResolvedOptions, generate
 
     config = session.manifest.config
-    draws = names.DECODE in session.manifest.graphs
+    draws = graph_io.DECODE in session.manifest.graphs
     say(at="drawing" if draws else "prefill")
     begin = time.perf_counter()
     if draws:
@@ -139,8 +139,8 @@ def _draw(say: Say, session: Any) -> None:
         drawn = list(islice(generate(session, primer, ResolvedOptions(n=1)), 2))
         say(tokens=[int(tokens[0]) for tokens in drawn])
     else:
-        inputs = {names.INPUT_IDS: np.full((1, 1), config.sos, np.int64)}
-        (features,) = session.graph(names.PREFILL).run([names.FEATURES], inputs)
+        inputs = {graph_io.INPUT_IDS: np.full((1, 1), config.sos, np.int64)}
+        (features,) = session.graph(graph_io.PREFILL).run([graph_io.FEATURES], inputs)
         say(finite=bool(np.isfinite(features).all()))
     say(seconds=time.perf_counter() - begin, provider=session.provider)
 

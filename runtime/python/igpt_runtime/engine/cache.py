@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.manifest import Manifest
 
 _SHARED_ROWS = 6  # from so many rows on, sharing the prefix is faster than a copy for each
@@ -32,7 +32,7 @@ class Cache:
     @property
     def graph(self) -> str:
         """The graph that continues it."""
-        return names.DECODE_SHARED if self.prefix else names.DECODE
+        return graph_io.DECODE_SHARED if self.prefix else graph_io.DECODE
 
 
 def new_cache(manifest: Manifest, rows: int, slots: Slots | None = None) -> Cache:
@@ -70,8 +70,8 @@ def new_own_slots(manifest: Manifest, rows: int, prefix: int) -> npt.NDArray[np.
     """One tensor of the rows' own tokens after a prefix of that length: empty but for the sentinel."""
     config = manifest.config
     capacity = config.n_positions - prefix + 1  # and the sentinel
-    slots = np.zeros((rows, config.n_head, capacity, config.head_dim + names.SHARED_CHANNELS), manifest.cache_dtype)
-    slots[:, :, 0, config.head_dim] = names.SENTINEL[manifest.cache_dtype]
+    slots = np.zeros((rows, config.n_head, capacity, config.head_dim + graph_io.SHARED_CHANNELS), manifest.cache_dtype)
+    slots[:, :, 0, config.head_dim] = graph_io.SENTINEL[manifest.cache_dtype]
     return slots
 
 
@@ -81,7 +81,7 @@ def shares_prefix(manifest: Manifest, rows: int, length: int) -> bool:
     # number of rows gives the same pictures however many are drawn. (4-bit kernels round by batch anyway.)
     rounds = manifest.precision == "int8" or (manifest.precision == "fp32" and manifest.kv_cache == "int8")
     worthwhile = rounds or rows >= _SHARED_ROWS
-    return names.DECODE_SHARED in manifest.graphs and worthwhile and length >= _SHARED_PREFIX
+    return graph_io.DECODE_SHARED in manifest.graphs and worthwhile and length >= _SHARED_PREFIX
 
 
 def cache_bytes(manifest: Manifest, rows: int, length: int) -> int:
@@ -90,7 +90,7 @@ def cache_bytes(manifest: Manifest, rows: int, length: int) -> int:
     prefix = length if shares_prefix(manifest, rows, length) else 0
     width, own = config.head_dim, config.n_positions
     if prefix:
-        width, own = config.head_dim + names.SHARED_CHANNELS, config.n_positions - prefix + 1
+        width, own = config.head_dim + graph_io.SHARED_CHANNELS, config.n_positions - prefix + 1
     tensors = 2 * config.n_layer * config.n_head
     shared = tensors * prefix * config.head_dim * np.dtype(np.float32).itemsize
     return shared + tensors * rows * own * width * np.dtype(manifest.cache_dtype).itemsize

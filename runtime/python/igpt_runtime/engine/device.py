@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.errors import MemoryShortageError
 
@@ -71,9 +71,9 @@ class HostTensors:
     def run(self, tokens: Array | None = None) -> None:
         """Run the graph once. tokens: fed this once instead of the bound ones, of any length."""
         if tokens is None:
-            self._binding.bind_ortvalue_input(names.INPUT_IDS, self._values[names.INPUT_IDS])
+            self._binding.bind_ortvalue_input(graph_io.INPUT_IDS, self._values[graph_io.INPUT_IDS])
         else:
-            self._binding.bind_cpu_input(names.INPUT_IDS, np.ascontiguousarray(tokens))
+            self._binding.bind_cpu_input(graph_io.INPUT_IDS, np.ascontiguousarray(tokens))
         self._graph.run_with_iobinding(self._binding)
 
 
@@ -136,16 +136,16 @@ class CudaTensors:
     def run(self, tokens: Array | None = None) -> None:
         """Run the graph once. tokens: fed this once instead of the bound ones, of any length, without a CUDA graph."""
         if tokens is not None:
-            self._binding.bind_cpu_input(names.INPUT_IDS, np.ascontiguousarray(tokens))
+            self._binding.bind_cpu_input(graph_io.INPUT_IDS, np.ascontiguousarray(tokens))
             self._graph.run_with_iobinding(self._binding, self._eager)
-            self._binding.bind_ortvalue_input(names.INPUT_IDS, self._values[names.INPUT_IDS])
+            self._binding.bind_ortvalue_input(graph_io.INPUT_IDS, self._values[graph_io.INPUT_IDS])
             return
         if not getattr(self._thread, "rehearsed", False):
             # Capturing runs the graph more than once, each time feeding it what it drew. All it leaves behind is the
             # slot of its token, which the run that counts fills again.
-            fed = self.read(names.INPUT_IDS)
+            fed = self.read(graph_io.INPUT_IDS)
             self._graph.run_with_iobinding(self._binding, self._captured)
-            self.write(names.INPUT_IDS, fed)
+            self.write(graph_io.INPUT_IDS, fed)
             self._thread.rehearsed = True
         self._graph.run_with_iobinding(self._binding, self._captured)
 

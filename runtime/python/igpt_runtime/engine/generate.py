@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import ImageGPTConfig, SamplingDefaults
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.cache import Cache, Slots, new_cache, share_prefix, shares_prefix
@@ -115,7 +115,7 @@ def prefill(session: Session, primer: Tokens) -> Slots:
         return []
     config = session.manifest.config
     inputs = np.concatenate([[config.sos], primer[:-1]]).astype(np.int64)
-    return session.run_once(names.PREFILL, names.present_names(config), {names.INPUT_IDS: inputs[None]})
+    return session.run_once(graph_io.PREFILL, graph_io.present_names(config), {graph_io.INPUT_IDS: inputs[None]})
 
 
 def start_cache(session: Session, slots: Slots, rows: int) -> Cache:
@@ -156,19 +156,21 @@ class DecodeStep:
         config = session.manifest.config
         options = options.resolved(session.manifest)
         self._tensors = tensors = _tensors(self, session, cache)
-        tensors.bind(names.PAST_LENGTH, np.zeros((), np.int64))
-        tensors.bind(names.UNIFORM, np.zeros(cache.rows, np.float32))
+        tensors.bind(graph_io.PAST_LENGTH, np.zeros((), np.int64))
+        tensors.bind(graph_io.UNIFORM, np.zeros(cache.rows, np.float32))
         # What float32 and int64 cannot hold becomes the nearest that they can.
-        tensors.bind(names.TEMPERATURE, np.array(min(options.temperature, float(_FLOAT32.max)), np.float32))
-        tensors.bind(names.TOP_K, np.array(min(options.top_k, config.n_clusters), np.int64))
-        tensors.bind(names.TOP_P, np.array(options.top_p, np.float32))
-        for name, prefix in zip(names.prefix_names(config), cache.prefix, strict=False):
+        tensors.bind(graph_io.TEMPERATURE, np.array(min(options.temperature, float(_FLOAT32.max)), np.float32))
+        tensors.bind(graph_io.TOP_K, np.array(min(options.top_k, config.n_clusters), np.int64))
+        tensors.bind(graph_io.TOP_P, np.array(options.top_p, np.float32))
+        for name, prefix in zip(graph_io.prefix_names(config), cache.prefix, strict=False):
             tensors.bind(name, prefix)
-        for past, present, own in zip(names.past_names(config), names.present_names(config), cache.own, strict=True):
+        for past, present, own in zip(
+            graph_io.past_names(config), graph_io.present_names(config), cache.own, strict=True
+        ):
             tensors.bind(past, own, output=present)
-        tensors.bind(names.INPUT_IDS, np.zeros((cache.rows, 1), np.int64), output=names.NEXT_IDS)
+        tensors.bind(graph_io.INPUT_IDS, np.zeros((cache.rows, 1), np.int64), output=graph_io.NEXT_IDS)
         if with_logits or isinstance(tensors, CudaTensors):  # whose outputs cannot change once they are captured
-            tensors.bind_output(names.LOGITS, np.empty((cache.rows, config.n_clusters), np.float32))
+            tensors.bind_output(graph_io.LOGITS, np.empty((cache.rows, config.n_clusters), np.float32))
         self._drawn: Tokens | None = None
 
     def __call__(self, tokens: Tokens, past_length: int, uniform: npt.NDArray[np.float32]) -> Tokens:
@@ -176,21 +178,21 @@ class DecodeStep:
 
         Returns the tokens drawn after the last ones, int64 [rows, 1], in an array that the next step may overwrite.
         """
-        self._tensors.write(names.PAST_LENGTH, past_length)
-        self._tensors.write(names.UNIFORM, uniform)
+        self._tensors.write(graph_io.PAST_LENGTH, past_length)
+        self._tensors.write(graph_io.UNIFORM, uniform)
         if tokens.shape[1] > 1:
             self._tensors.run(tokens)
         else:
             if tokens is not self._drawn:  # drawn tokens are where the graph reads them already
-                self._tensors.write(names.INPUT_IDS, tokens)
+                self._tensors.write(graph_io.INPUT_IDS, tokens)
             self._tensors.run()
-        drawn: Tokens = self._tensors.read(names.NEXT_IDS)
+        drawn: Tokens = self._tensors.read(graph_io.NEXT_IDS)
         self._drawn = drawn
         return drawn
 
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits of the last step's tokens, float32 [rows, n_clusters], in an array the next step may overwrite."""
-        return self._tensors.read(names.LOGITS)
+        return self._tensors.read(graph_io.LOGITS)
 
 
 def _tensors(step: DecodeStep, session: Session, cache: Cache) -> HostTensors | CudaTensors:

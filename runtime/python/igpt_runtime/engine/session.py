@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from igpt_runtime.bundle.bundle import Bundle, open_bundle
+from igpt_runtime.bundle.graph_io import DECODE, DECODE_SHARED, POSTPROCESS, PREPROCESS
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
-from igpt_runtime.bundle.names import DECODE, DECODE_SHARED, POSTPROCESS, PREPROCESS
 from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import BundleError
@@ -81,7 +81,7 @@ def class_logits(
             "probe export`, or export an ImageGPTForImageClassification checkpoint"
         )
     rules = PROTOCOLS[classifier.protocol]
-    with session.part(names.PREFILL, [names.CLASS_LOGITS]) as graph:
+    with session.part(graph_io.PREFILL, [graph_io.CLASS_LOGITS]) as graph:
         for indices, tokens in token_batches(session, pictures, crop=crop or rules.crop, broken=broken):
             inputs = behind_sos(session, tokens) if rules.sos else tokens
-            yield indices, graph.run([names.CLASS_LOGITS], {names.INPUT_IDS: inputs})[0]
+            yield indices, graph.run([graph_io.CLASS_LOGITS], {graph_io.INPUT_IDS: inputs})[0]

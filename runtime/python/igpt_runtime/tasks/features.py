@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS, Protocol
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.generate import Tokens
@@ -62,12 +62,12 @@ def feature_batches(
     """
     kept = checked_layers(session.manifest, layers)
     rules = rules_of(protocol)
-    output = names.NORMED_FEATURES if rules.normed else names.FEATURES
+    output = graph_io.NORMED_FEATURES if rules.normed else graph_io.FEATURES
     batches = token_batches(session, pictures, crop=crop or rules.crop, broken=broken)
-    with session.part(names.PREFILL, [output], {output: kept}) as graph:
+    with session.part(graph_io.PREFILL, [output], {output: kept}) as graph:
         for indices, tokens in batches:
             inputs = behind_sos(session, tokens) if rules.sos else tokens
-            yield indices, graph.run([output], {names.INPUT_IDS: inputs})[0]
+            yield indices, graph.run([output], {graph_io.INPUT_IDS: inputs})[0]
 
 
 def rules_of(protocol: str) -> Protocol:

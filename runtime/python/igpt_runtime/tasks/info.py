@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from igpt_runtime.bundle.graph_io import PREFILL
 from igpt_runtime.bundle.manifest import Manifest, manifest_to_json
-from igpt_runtime.bundle.names import PREFILL
 from igpt_runtime.engine.session import Session
 
 

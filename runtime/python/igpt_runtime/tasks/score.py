@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from igpt_runtime.bundle import names
+from igpt_runtime.bundle import graph_io
 from igpt_runtime.engine.generate import Tokens
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import BundleError, OptionError
@@ -66,15 +66,15 @@ def score(
     if not pictures:
         raise OptionError("no pictures were given; give at least one")
     crop = crop or rules_of(protocol).crop
-    if names.DECODE not in session.manifest.graphs:
+    if graph_io.DECODE not in session.manifest.graphs:
         raise BundleError(
             f"{session.bundle.path} has no language-model head, so no likelihood; "
             "export an ImageGPTForCausalImageModeling checkpoint"
         )
     form, read = session.manifest.image_format, 0
-    with session.part(names.PREFILL, [names.LOGITS]) as graph:
+    with session.part(graph_io.PREFILL, [graph_io.LOGITS]) as graph:
         for indices, tokens in token_batches(session, pictures, crop=crop, broken=broken):
-            (logits,) = graph.run([names.LOGITS], {names.INPUT_IDS: behind_sos(session, tokens)})
+            (logits,) = graph.run([graph_io.LOGITS], {graph_io.INPUT_IDS: behind_sos(session, tokens)})
             for index, row, picture in zip(indices, logits, tokens, strict=True):
                 yield Score(index, _nats(row, picture).reshape(form.height, form.width), picture)
             read += len(tokens)
