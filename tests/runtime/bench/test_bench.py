@@ -321,8 +321,8 @@ def test_wrong_tokens_end_the_command(
     [
         (["-n", "0"], "n must be 1 .. 65536, got 0"),
         (["--rounds", "0"], "rounds must be at least 1, got 0"),
-        (["--threads", "0"], "threads must be at least 1, got 0"),
-        (["--threads", "many"], "Invalid value for '--threads': 'many' is not a valid integer."),
+        (["--threads", "0"], "Invalid value for '--threads': 0 is not in the range x>=1."),
+        (["--threads", "many"], "Invalid value for '--threads': 'many' is not a valid integer range."),
         (["--device", "cuda"], "CUDA was asked for but this onnxruntime has no CUDA provider"),
         (["--model", "none"], "no bundle at none; make one with igpt-export"),
         (["seven.png"], "Got unexpected extra argument (seven.png)"),
