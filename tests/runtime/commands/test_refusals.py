@@ -18,12 +18,6 @@ Refused = Callable[..., str]
 COMMAND = [sys.executable, "-m", "igpt_runtime"]
 
 
-def pipe(*arguments: object, stdin: bytes = b"", **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run the command as a process of its own."""
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, input=stdin, capture_output=True, check=False, **options)
-
-
 COMPLETE = [
     pytest.param(["-n", "0"], "n must be 1 .. 65536, got 0", id="n"),
     pytest.param(["-n", "100000000000", "--separate"], "n must be 1 .. 65536", id="n-huge"),
@@ -133,7 +127,8 @@ def test_no_picture(refused: Refused, tiny_bundle: Path, command: str) -> None:
 
 def test_process_shows_one_line_of_a_bomb(tiny_bundle: Path) -> None:
     """Pillow's own warning is not shown; in a process, as the test runner changes what warnings do."""
-    done = pipe("classify", "-", "--model", tiny_bundle, stdin=huge_png())
+    command = [*COMMAND, "classify", "-", "--model", str(tiny_bundle)]
+    done = subprocess.run(command, input=huge_png(), capture_output=True, check=False)
     assert done.returncode == 1 and done.stdout == b""
     assert done.stderr == b"Error: the given picture has more than 89478485 pixels; make it smaller first\n"
 

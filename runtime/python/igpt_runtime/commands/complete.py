@@ -10,6 +10,7 @@ from igpt_runtime.commands.drawing import DrawingTarget, drawing_options, report
 from igpt_runtime.commands.options import (
     ModelOptions,
     Reading,
+    check_stdout,
     json_option,
     model_options,
     reading_options,
@@ -115,7 +116,7 @@ def _sheets(reading: Reading, target: DrawingTarget, as_json: bool) -> list[str]
             )
         if target.output_dir != ".":
             raise OptionError("-o and --output-dir both say where the contact sheet goes; give one of them")
-        target.check_stdout(as_json)
+        check_stdout(target.output, as_json=as_json)
         return [target.output]
     if not target.output_dir:
         raise OptionError("--output-dir names no directory; give one, such as .")

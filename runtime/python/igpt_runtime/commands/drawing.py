@@ -7,7 +7,6 @@ import click
 
 from igpt_runtime.commands.options import Decorator, force_option, gathered
 from igpt_runtime.console import print_result
-from igpt_runtime.errors import OptionError
 
 if TYPE_CHECKING:
     from igpt_runtime.engine.generate import GenerationOptions
@@ -22,11 +21,6 @@ class DrawingTarget:
     output: str | None  # contact sheet; - is stdout
     output_dir: str | None  # directory of contact sheets
     options: "PictureOptions"
-
-    def check_stdout(self, as_json: bool) -> None:
-        """Raise OptionError if a picture and JSON would both go to stdout."""
-        if self.output == "-" and as_json:
-            raise OptionError("--json and -o - would both write to stdout; give -o a path")
 
 
 def drawing_options(*places: Decorator) -> Decorator:
@@ -53,7 +47,7 @@ def drawing_options(*places: Decorator) -> Decorator:
         click.option(
             "--scale",
             type=int,
-            help="Enlarge every pixel this many times.  [default: sheets to about 128 px a picture]",
+            help="Enlarge every pixel this many times.  [default: about 128 px a picture on a sheet, else 1]",
         ),
         force_option,
     )

@@ -130,6 +130,12 @@ def sampling_options(n: int) -> Decorator:
     )
 
 
+def check_stdout(output: str | None, *, as_json: bool) -> None:
+    """Raise OptionError if a result and its description as JSON would both go to stdout."""
+    if output == "-" and as_json:
+        raise OptionError("--json and -o - would both write to stdout; give -o a path")
+
+
 @dataclass(frozen=True)
 class Target:
     """A file to write."""
@@ -141,8 +147,7 @@ class Target:
         """Raise OptionError or OutputError if it cannot be written."""
         from igpt_runtime.files import check_writable
 
-        if self.path == "-" and as_json:
-            raise OptionError("--json and -o - would both write to stdout; give -o a path")
+        check_stdout(self.path, as_json=as_json)
         check_writable([] if self.path is None else [self.path], force=self.force)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from igpt_runtime.commands.drawing import DrawingTarget, drawing_options, report, settings
-from igpt_runtime.commands.options import ModelOptions, json_option, model_options, sampling_options
+from igpt_runtime.commands.options import ModelOptions, check_stdout, json_option, model_options, sampling_options
 from igpt_runtime.console import Command, counted, progress_option
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def sample(sampling: "GenerationOptions", target: DrawingTarget, model: ModelOpt
     from igpt_runtime.tasks.picture_files import plan_outputs, write_pictures
     from igpt_runtime.tasks.sample import sample
 
-    target.check_stdout(as_json)
+    check_stdout(target.output, as_json=as_json)
     session = model.open()
     (outputs,) = plan_outputs([str(target.output)], sampling.n, target.options)
     total = sampling.n * session.manifest.config.n_positions
