@@ -8,10 +8,18 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from igpt_export.bundle_writer import (
+    bundle_directory,
+    file_records,
+    link_weights,
+    write_graph,
+    write_manifest,
+    write_weights,
+)
 from igpt_export.card.card import write_card
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.checkpoint.tensors import ShapedTensors
-from igpt_export.graphs.build import trace_graphs
+from igpt_export.graphs.bundle_graphs import trace_graphs
 from igpt_export.graphs.trace import OPSET
 from igpt_export.model.model import Parts
 from igpt_export.model.portable import inlined
@@ -21,7 +29,6 @@ from igpt_export.precision.precision import Precision, check_shape
 from igpt_export.precision.quantize import QuantizedTensors
 from igpt_export.verify.bundle import verify_bundle
 from igpt_export.verify.certificate import certify, check_loss
-from igpt_export.writer import bundle_directory, file_records, link_weights, write_graph, write_manifest, write_weights
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE, FileRecord, GraphRecord, Manifest
 from igpt_runtime.engine.session import import_onnxruntime, is_installed

@@ -2,8 +2,8 @@
 
 The module is built and traced under torch's `FakeTensorMode`, so tracing costs neither the memory nor the time of the
 real weights. Tracing is slow: about 20 ms an operator, and a second whatever there is to trace. So a graph is not
-traced whole but as pieces, of which a block is one, and all pieces of all graphs at once; `igpt_export.graphs.build`
-puts the graphs together.
+traced whole but as pieces, of which a block is one, and all pieces of all graphs at once;
+`igpt_export.graphs.bundle_graphs` puts the graphs together.
 """
 
 import contextlib

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igpt_export.bundle_writer import bundle_directory, write_manifest
 from igpt_export.card.card import write_card
 from igpt_export.checkpoint.about import About, read_license
 from igpt_export.checkpoint.checkpoint import Checkpoint
@@ -17,7 +18,6 @@ from igpt_export.checkpoint.weights import STORED_DTYPES, open_safetensors
 from igpt_export.export import ExportOptions, write_bundle
 from igpt_export.precision.precision import Precision
 from igpt_export.probe.fit import Probe, check_origin
-from igpt_export.writer import bundle_directory, write_manifest
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import Bundle
 from igpt_runtime.bundle.config import Classifier

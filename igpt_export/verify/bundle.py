@@ -19,7 +19,7 @@ from igpt_export.verify.tolerance import check_difference, check_equal, toleranc
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import open_bundle
 from igpt_runtime.bundle.manifest import Manifest
-from igpt_runtime.engine.cache import Slots
+from igpt_runtime.engine.kv_cache import Slots
 from igpt_runtime.progress import SILENT, Progress
 
 Array = npt.NDArray[np.float32]

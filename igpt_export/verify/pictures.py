@@ -15,7 +15,7 @@ from igpt_export.verify.tolerance import check_difference, check_equal
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS
 from igpt_runtime.bundle.manifest import Manifest
-from igpt_runtime.engine.cache import shares_prefix
+from igpt_runtime.engine.kv_cache import shares_prefix
 from igpt_runtime.engine.random import uniforms
 from igpt_runtime.engine.session import import_onnxruntime
 from igpt_runtime.pictures.palette import image_to_tokens, tokens_to_image

@@ -9,7 +9,7 @@ from igpt_export.verify.block_graph import BlockGraph
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import ImageGPTConfig
 from igpt_runtime.bundle.manifest import Manifest
-from igpt_runtime.engine.cache import Slots, new_own_slots, new_slots, prefix_of
+from igpt_runtime.engine.kv_cache import Slots, new_own_slots, new_slots, prefix_of
 from igpt_runtime.progress import SILENT, Progress
 
 Array = npt.NDArray[np.float32]

@@ -39,9 +39,9 @@ def write_checkpoint(variant: str, directory: Path) -> None:
     """igpt-export's random weights, seed 0, in Hugging Face layout: what every system is made from."""
     import torch
 
+    from igpt_export.bundle_writer import write_weights
     from igpt_export.checkpoint.checkpoint import RandomTensors, random_checkpoint
     from igpt_export.checkpoint.tensors import ShapedTensors
-    from igpt_export.writer import write_weights
 
     class Renamed(ShapedTensors):
         """Under transformers' names."""

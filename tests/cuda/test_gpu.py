@@ -9,9 +9,9 @@ import pytest
 
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.engine import device
-from igpt_runtime.engine.cache import new_cache
 from igpt_runtime.engine.device import CUDA
 from igpt_runtime.engine.generate import DecodeStep, GenerationOptions, generate_all, prefill
+from igpt_runtime.engine.kv_cache import new_cache
 from igpt_runtime.engine.session import Session, open_session
 
 PRIMER = np.random.default_rng(2).integers(0, 16, 20)

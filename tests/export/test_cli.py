@@ -21,9 +21,9 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 from igpt_export import export
+from igpt_export.bundle_writer import bundle_directory
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.cli import main
-from igpt_export.writer import bundle_directory
 from igpt_runtime.engine.generate import GenerationOptions
 from igpt_runtime.engine.session import open_session
 from igpt_runtime.errors import OutputError

@@ -28,7 +28,7 @@ from peers import machine  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from igpt_runtime.bundle import graph_io  # noqa: E402
-from igpt_runtime.engine.cache import new_cache  # noqa: E402
+from igpt_runtime.engine.kv_cache import new_cache  # noqa: E402
 from igpt_runtime.engine.random import uniforms  # noqa: E402
 
 DEMO = ROOT / "models" / "demo"

@@ -13,7 +13,7 @@ from report import LARGE_SEEDS
 
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.manifest import Manifest
-from igpt_runtime.engine.cache import Cache, new_cache, share_prefix
+from igpt_runtime.engine.kv_cache import Cache, new_cache, share_prefix
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_text())

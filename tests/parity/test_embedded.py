@@ -14,11 +14,11 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
+from igpt_export.bundle_writer import write_graph
 from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_export.export import ExportOptions, export_bundle
 from igpt_export.graphs.pictures import preprocess_graph
 from igpt_export.precision.precision import Precision
-from igpt_export.writer import write_graph
 from igpt_runtime import GenerationOptions, open_session
 from igpt_runtime.bundle.config import ImageFormat
 from igpt_runtime.bundle.graph_io import TensorSpec

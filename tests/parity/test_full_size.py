@@ -15,8 +15,8 @@ from igpt_export.checkpoint.checkpoint import random_checkpoint
 from igpt_export.checkpoint.config import config_of
 from igpt_runtime import GenerationOptions, generate_all, open_session
 from igpt_runtime.bundle import graph_io
-from igpt_runtime.engine.cache import new_cache
 from igpt_runtime.engine.generate import DecodeStep
+from igpt_runtime.engine.kv_cache import new_cache
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_modules_are_found() -> None:
-    assert {"igpt_runtime.cli", "igpt_runtime.engine.generate", "igpt_runtime.pictures.sheet"} <= set(MODULES)
+    assert {"igpt_runtime.cli", "igpt_runtime.engine.generate", "igpt_runtime.pictures.contact_sheet"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: path.stem)

@@ -13,7 +13,7 @@ from torch import nn
 
 from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_export.export import ExportOptions, export_bundle
-from igpt_export.graphs import build as graphs
+from igpt_export.graphs import bundle_graphs as graphs
 from igpt_export.graphs.trace import Piece, TracedPiece, read_sizes_from
 from igpt_export.precision.precision import Precision, default_kv_cache
 from igpt_runtime import open_session

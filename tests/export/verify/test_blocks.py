@@ -19,8 +19,8 @@ from igpt_export.verify.bundle import verify_bundle
 from igpt_export.verify.pictures import verify_picture_graphs
 from igpt_export.verify.stepping import prefilled_slots, run_steps
 from igpt_runtime.bundle import graph_io
-from igpt_runtime.engine.cache import new_cache
 from igpt_runtime.engine.generate import DecodeStep, GenerationOptions
+from igpt_runtime.engine.kv_cache import new_cache
 from igpt_runtime.engine.session import open_session
 from igpt_runtime.errors import VerificationError
 from igpt_runtime.progress import Progress

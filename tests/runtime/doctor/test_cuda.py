@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from igpt_runtime.doctor.finding import OK, WARNING, Finding
-from igpt_runtime.doctor.providers import providers, start
+from igpt_runtime.doctor.providers import providers
+from igpt_runtime.doctor.start_provider import start_provider
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +66,7 @@ def libraries(stand_in: ModuleType, folder: Path, *, driver: bool) -> Path:
 
 
 def cuda() -> Finding:
-    findings = {finding.name: finding for finding in providers(start("cpu", None), "auto", None)}
+    findings = {finding.name: finding for finding in providers(start_provider("cpu", None), "auto", None)}
     assert findings["CPU"].status == OK
     return findings["CUDA"]
 

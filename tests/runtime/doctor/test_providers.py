@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from igpt_runtime.doctor.cuda import missing_library
 from igpt_runtime.doctor.finding import BROKEN, OK, WARNING, Finding
-from igpt_runtime.doctor.providers import missing_library, providers, start
+from igpt_runtime.doctor.providers import providers
+from igpt_runtime.doctor.start_provider import start_provider
 
 # As onnxruntime-gpu 1.31.1 says it, where CUDA's libraries, or the driver, are missing.
 NOT_LOADED = (
@@ -90,13 +92,13 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPa
 
 
 def cuda(device: str = "auto") -> Finding:
-    findings = {finding.name: finding for finding in providers(start("cpu", None), device, None)}
+    findings = {finding.name: finding for finding in providers(start_provider("cpu", None), device, None)}
     assert findings["CPU"].status == OK
     return findings["CUDA"]
 
 
 def test_the_cpu() -> None:
-    outcome = start("cpu", None)
+    outcome = start_provider("cpu", None)
     assert outcome.error is None and outcome.said["started"] == "CPUExecutionProvider"
     findings = list(providers(outcome, "auto", None))
     assert [finding.status for finding in findings] == [OK, OK]
@@ -104,7 +106,7 @@ def test_the_cpu() -> None:
 
 
 def test_cuda_asked_for_where_there_is_none() -> None:
-    _, finding = providers(start("cpu", None), "cuda", None)
+    _, finding = providers(start_provider("cpu", None), "cuda", None)
     assert finding.status == BROKEN and finding.remedy is not None and "onnxruntime-gpu" in finding.remedy
 
 
@@ -187,17 +189,17 @@ def test_an_onnxruntime_that_does_not_start(
 ) -> None:
     (tmp_path / "onnxruntime.py").write_text(module)
     monkeypatch.setenv("PYTHONPATH", os.fspath(tmp_path))
-    (finding,) = providers(start("cpu", None), "auto", None)
+    (finding,) = providers(start_provider("cpu", None), "auto", None)
     assert finding.status == BROKEN and text in finding.found and finding.remedy
 
 
 def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/nonexistent/python")
-    assert "cannot be started" in str(start("cpu", None).error)
+    assert "cannot be started" in str(start_provider("cpu", None).error)
 
 
 def test_a_process_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "onnxruntime.py").write_text("import time; time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("igpt_runtime.doctor.providers._PATIENCE", 2)
-    assert start("cpu", None).error == "the process did not end within 2 s"
+    monkeypatch.setattr("igpt_runtime.doctor.start_provider._PATIENCE", 2)
+    assert start_provider("cpu", None).error == "the process did not end within 2 s"

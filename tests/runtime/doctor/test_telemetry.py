@@ -7,7 +7,7 @@ import pytest
 
 from igpt_runtime.doctor import telemetry
 from igpt_runtime.doctor.finding import OK, UNKNOWN, WARNING, Finding
-from igpt_runtime.doctor.providers import start
+from igpt_runtime.doctor.start_provider import start_provider
 from igpt_runtime.doctor.telemetry import SWITCH, VARIABLES
 
 NOWHERE = "http://127.0.0.1:9"  # no proxy listens there, so that nothing is sent
@@ -31,7 +31,7 @@ def test_it_is_as_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable
         monkeypatch.delenv(name, raising=False)
     for name, value in {"HOME": str(tmp_path), "https_proxy": NOWHERE, "HTTPS_PROXY": NOWHERE, **variables}.items():
         monkeypatch.setenv(name, value)
-    outcome = start("cpu", None)
+    outcome = start_provider("cpu", None)
     assert outcome.error is None
     finding = of_onnxruntime(outcome.said["environment"])
     assert finding.status in (OK, WARNING)

@@ -12,9 +12,9 @@ import pytest
 
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.engine import device
-from igpt_runtime.engine.cache import new_cache
 from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
 from igpt_runtime.engine.generate import DecodeStep, GenerationOptions, generate, generate_all, prefill
+from igpt_runtime.engine.kv_cache import new_cache
 from igpt_runtime.engine.session import Session, open_session
 from igpt_runtime.errors import MemoryShortageError
 

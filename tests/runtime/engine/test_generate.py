@@ -12,8 +12,7 @@ import pytest
 
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import SamplingDefaults
-from igpt_runtime.engine import cache, memory
-from igpt_runtime.engine.cache import Cache, cache_bytes, new_cache, share_prefix
+from igpt_runtime.engine import kv_cache, memory
 from igpt_runtime.engine.generate import (
     DecodeStep,
     GenerationOptions,
@@ -23,6 +22,7 @@ from igpt_runtime.engine.generate import (
     prefill,
     start_cache,
 )
+from igpt_runtime.engine.kv_cache import Cache, cache_bytes, new_cache, share_prefix
 from igpt_runtime.engine.memory import rows_at_once, weights_bytes
 from igpt_runtime.engine.session import Session, open_session
 from igpt_runtime.errors import MemoryShortageError, OptionError
@@ -185,7 +185,7 @@ def test_sharing_the_prefix_draws_the_same_tokens(session: Session, monkeypatch:
     assert start_cache(session, slots, 5).graph == graph_io.DECODE
     requests = [GenerationOptions(6, seed=seed) for seed in range(8)]
     shared = [generate_all(session, PRIMER, options) for options in requests]
-    monkeypatch.setattr(cache, "_SHARED_ROWS", 100)
+    monkeypatch.setattr(kv_cache, "_SHARED_ROWS", 100)
     assert start_cache(session, slots, 6).graph == graph_io.DECODE
     for options, tokens in zip(requests, shared, strict=True):
         assert np.array_equal(generate_all(session, PRIMER, options), tokens)

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save
 
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE
-from igpt_runtime.engine.cache import new_cache
 from igpt_runtime.engine.generate import DecodeStep, ResolvedOptions
+from igpt_runtime.engine.kv_cache import new_cache
 from igpt_runtime.engine.random import uniforms
 from igpt_runtime.engine.session import Session, open_session
 

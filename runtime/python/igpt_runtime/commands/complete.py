@@ -56,7 +56,7 @@ def complete(
     IMAGES are files, directories (all pictures below them), or - for standard input. Each gets a contact sheet.
     """
     from igpt_runtime.tasks.complete import complete, rows_to_keep
-    from igpt_runtime.tasks.picture_files import plan_outputs, write_pictures
+    from igpt_runtime.tasks.picture_output import plan_outputs, write_pictures
 
     session = model.open()
     form = session.manifest.image_format

@@ -11,7 +11,7 @@ from igpt_runtime.console import print_result
 if TYPE_CHECKING:
     from igpt_runtime.engine.generate import GenerationOptions
     from igpt_runtime.engine.session import Session
-    from igpt_runtime.tasks.picture_files import PictureOptions
+    from igpt_runtime.tasks.picture_output import PictureOptions
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def drawing_options(*places: Decorator) -> Decorator:
     def make(
         output: str | None, output_dir: str | None, separate: bool, gif: bool, scale: int | None, force: bool
     ) -> DrawingTarget:
-        from igpt_runtime.tasks.picture_files import PictureOptions
+        from igpt_runtime.tasks.picture_output import PictureOptions
 
         return DrawingTarget(output, output_dir, PictureOptions(separate, gif, scale, force))
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @json_option
 def sample(sampling: "GenerationOptions", target: DrawingTarget, model: ModelOptions, as_json: bool) -> None:
     """Draw n pictures from nothing."""
-    from igpt_runtime.tasks.picture_files import plan_outputs, write_pictures
+    from igpt_runtime.tasks.picture_output import plan_outputs, write_pictures
     from igpt_runtime.tasks.sample import sample
 
     check_stdout(target.output, as_json=as_json)

@@ -40,8 +40,8 @@ def score(
     log-likelihood of all pixels. Published figures are of the paper's protocol.
     """
     from igpt_runtime.files import check_writable, table_suffix, write_table
+    from igpt_runtime.pictures.contact_sheet import save_image
     from igpt_runtime.pictures.folder import unique_stems
-    from igpt_runtime.pictures.sheet import save_image
     from igpt_runtime.tasks.score import map_of, records, score, summary
 
     suffix = table_suffix(target.path)

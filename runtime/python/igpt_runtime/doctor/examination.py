@@ -5,10 +5,11 @@ from functools import partial
 from typing import Any
 
 from igpt_runtime.doctor.bundle import bundle
+from igpt_runtime.doctor.cpu import processor, threads
 from igpt_runtime.doctor.finding import BROKEN, UNKNOWN, Finding, checked
 from igpt_runtime.doctor.packages import Minimums, minimums, packages
-from igpt_runtime.doctor.processor import processor, threads
-from igpt_runtime.doctor.providers import providers, start
+from igpt_runtime.doctor.providers import providers
+from igpt_runtime.doctor.start_provider import start_provider
 from igpt_runtime.doctor.system import files, python
 from igpt_runtime.doctor.telemetry import telemetry
 from igpt_runtime.progress import SILENT, Progress
@@ -40,7 +41,7 @@ def examine(
     if "numpy" in broken or any(name.startswith("onnxruntime") for name in broken):
         found.append(Finding("ONNX Runtime", "CPU", UNKNOWN, f"not started, since {hindrance}", _CURE))
     else:
-        cpu = start("cpu", threads_asked)
+        cpu = start_provider("cpu", threads_asked)
         started = checked("ONNX Runtime", "providers", partial(providers, cpu, device, threads_asked))
         found += started
         said = cpu.said

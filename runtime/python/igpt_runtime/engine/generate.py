@@ -10,8 +10,8 @@ import numpy.typing as npt
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import ImageGPTConfig, SamplingDefaults
 from igpt_runtime.bundle.manifest import Manifest
-from igpt_runtime.engine.cache import Cache, Slots, new_cache, share_prefix, shares_prefix
 from igpt_runtime.engine.device import CUDA, CudaTensors, HostTensors
+from igpt_runtime.engine.kv_cache import Cache, Slots, new_cache, share_prefix, shares_prefix
 from igpt_runtime.engine.memory import rows_at_once
 from igpt_runtime.engine.random import uniforms
 from igpt_runtime.engine.session import Session, import_onnxruntime

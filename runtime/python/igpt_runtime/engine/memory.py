@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
-from igpt_runtime.engine.cache import cache_bytes
+from igpt_runtime.engine.kv_cache import cache_bytes
 from igpt_runtime.errors import MemoryShortageError
 
 _MOST_ROWS = 64  # rows decoded at once: more gain nothing on a CPU

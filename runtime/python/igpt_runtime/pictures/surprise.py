@@ -10,8 +10,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from igpt_runtime.errors import OptionError
+from igpt_runtime.pictures.contact_sheet import auto_scale, upscale
 from igpt_runtime.pictures.folder import valid_text
-from igpt_runtime.pictures.sheet import auto_scale, upscale
 
 __all__ = ["heat_colours", "scale_ticks", "surprise_map"]
 

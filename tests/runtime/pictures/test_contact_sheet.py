@@ -13,10 +13,17 @@ from PIL import Image
 from igpt_runtime import files
 from igpt_runtime.errors import OptionError, OutputError
 from igpt_runtime.files import atomic_path, atomic_write
-from igpt_runtime.pictures import sheet
+from igpt_runtime.pictures import contact_sheet as sheets
+from igpt_runtime.pictures.contact_sheet import (
+    auto_scale,
+    contact_sheet,
+    drawing_gif,
+    partial_image,
+    save_image,
+    upscale,
+)
 from igpt_runtime.pictures.palette import tokens_to_image
 from igpt_runtime.pictures.reading import read_image
-from igpt_runtime.pictures.sheet import auto_scale, contact_sheet, drawing_gif, partial_image, save_image, upscale
 
 RNG = np.random.default_rng(11)
 CLUSTERS = RNG.uniform(-1, 1, (512, 3)).astype(np.float32)
@@ -271,6 +278,6 @@ def test_unwritable_directory(tmp_path: Path) -> None:
 
 
 def test_public_names() -> None:
-    for module in (sheet, files):
+    for module in (sheets, files):
         assert sorted(module.__all__) == module.__all__
         assert all(getattr(module, name).__doc__ for name in module.__all__)

@@ -11,7 +11,7 @@ from igpt_runtime.engine.generate import Tokens
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import OptionError
 from igpt_runtime.files import check_writable, write_output
-from igpt_runtime.pictures.sheet import (
+from igpt_runtime.pictures.contact_sheet import (
     auto_scale,
     contact_sheet,
     drawing_gif,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from igpt_runtime.bench.hardware import default_threads
-from igpt_runtime.doctor import processor
+from igpt_runtime.doctor import cpu
 from igpt_runtime.doctor.finding import BROKEN, OK, UNKNOWN, WARNING, Finding
-from igpt_runtime.doctor.providers import start
+from igpt_runtime.doctor.start_provider import start_provider
 
 X86 = "processor\t: 0\nmodel name\t: Example 9000\nflags\t\t: fpu sse4_2 {}\n"
 QUOTA, PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"  # of version 1
@@ -17,19 +17,19 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd {}\nCPU part\t: 0xd40\n"
 
 
 def found(requested: int | None = None, measured: int | None = None) -> Finding:
-    return next(processor.threads(requested, measured))
+    return next(cpu.threads(requested, measured))
 
 
 def instructions(monkeypatch: pytest.MonkeyPatch, path: Path, machine: str, text: str) -> dict[str, Finding]:
     path.write_text(text)
-    monkeypatch.setattr(processor, "_CPUINFO", path)
+    monkeypatch.setattr(cpu, "_CPUINFO", path)
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    return {finding.name: finding for finding in processor._instructions()}
+    return {finding.name: finding for finding in cpu._instructions()}
 
 
 def test_this_processor() -> None:
-    findings = {finding.name: finding for finding in processor.processor()}
+    findings = {finding.name: finding for finding in cpu.processor()}
     assert findings["model"].found and str(os.cpu_count()) in findings["cores"].found
     assert {finding.status for finding in findings.values()} <= {OK, WARNING}
     assert len(findings) > 3
@@ -89,22 +89,22 @@ def test_control_groups(
         path = tmp_path / "groups" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setattr(processor, "_OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr(processor, "_GROUPS", tmp_path / "groups")
-    assert processor.cpu_quota() == quota
+    monkeypatch.setattr(cpu, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(cpu, "_GROUPS", tmp_path / "groups")
+    assert cpu.cpu_quota() == quota
 
 
 def test_no_control_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(processor, "_OWN_GROUPS", tmp_path / "missing")
-    assert processor.cpu_quota() is None
+    monkeypatch.setattr(cpu, "_OWN_GROUPS", tmp_path / "missing")
+    assert cpu.cpu_quota() is None
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """One of 8 CPUs and no limits, whatever is set here."""
-    monkeypatch.setattr(processor, "cpus_allowed", lambda: 8)
-    monkeypatch.setattr(processor, "cpu_quota", lambda: None)
-    for name in (processor.INTRA_OP, "OMP_NUM_THREADS"):
+    monkeypatch.setattr(cpu, "cpus_allowed", lambda: 8)
+    monkeypatch.setattr(cpu, "cpu_quota", lambda: None)
+    for name in (cpu.INTRA_OP, "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -113,10 +113,10 @@ def test_threads(machine: pytest.MonkeyPatch) -> None:
     assert found(measured=8) == Finding("processor", "threads", OK, "8, one per physical core")
     assert found(requested=3, measured=3) == Finding("processor", "threads", OK, "3, as --threads says")
     assert found().found == f"{default_threads()}, one per physical core"
-    machine.setenv(processor.INTRA_OP, "0")  # as if it were not set
+    machine.setenv(cpu.INTRA_OP, "0")  # as if it were not set
     assert found(measured=4).found == "4, one per physical core"
-    machine.setenv(processor.INTRA_OP, "2")
-    assert found(measured=2).found == f"2, as {processor.INTRA_OP} says"
+    machine.setenv(cpu.INTRA_OP, "2")
+    assert found(measured=2).found == f"2, as {cpu.INTRA_OP} says"
     assert found(requested=3, measured=3).found == "3, as --threads says"
 
 
@@ -130,28 +130,28 @@ def test_more_threads_than_cpus(machine: pytest.MonkeyPatch) -> None:
     ("quota", "measured", "remedy"), [(1.5, 8, 1), (3.9, 4, 3), (0.5, 2, 1), (0.5, 1, None), (8, 8, None)]
 )
 def test_more_threads_than_time(machine: pytest.MonkeyPatch, quota: float, measured: int, remedy: int | None) -> None:
-    machine.setattr(processor, "cpu_quota", lambda: quota)
+    machine.setattr(cpu, "cpu_quota", lambda: quota)
     finding = found(measured=measured)
     assert finding.status == (OK if remedy is None else WARNING)
     assert finding.remedy == (None if remedy is None else f"give --threads {remedy}")
 
 
 def test_variables(machine: pytest.MonkeyPatch) -> None:
-    machine.setenv(processor.INTRA_OP, "all")
+    machine.setenv(cpu.INTRA_OP, "all")
     assert found().status == BROKEN
     machine.setenv("OMP_NUM_THREADS", "5")
-    machine.delenv(processor.INTRA_OP)
-    assert [finding.name for finding in processor.threads(None, 2)] == ["threads", "OMP_NUM_THREADS"]
+    machine.delenv(cpu.INTRA_OP)
+    assert [finding.name for finding in cpu.threads(None, 2)] == ["threads", "OMP_NUM_THREADS"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this system does not tell the threads")
 def test_what_onnxruntime_really_starts(machine: pytest.MonkeyPatch) -> None:
     """The variables that are said to be followed, and those that are said not to be."""
-    assert start("cpu", 3).said["threads"] == 3
-    alone = start("cpu", None).said["threads"]
+    assert start_provider("cpu", 3).said["threads"] == 3
+    alone = start_provider("cpu", None).said["threads"]
     machine.setenv("OMP_NUM_THREADS", str(alone + 3))
-    assert start("cpu", None).said["threads"] == alone
-    machine.setenv(processor.INTRA_OP, str(alone + 2))
-    assert start("cpu", None).said["threads"] == alone + 2
-    machine.setenv(processor.INTRA_OP, "all")
-    assert processor.INTRA_OP in str(start("cpu", None).error)
+    assert start_provider("cpu", None).said["threads"] == alone
+    machine.setenv(cpu.INTRA_OP, str(alone + 2))
+    assert start_provider("cpu", None).said["threads"] == alone + 2
+    machine.setenv(cpu.INTRA_OP, "all")
+    assert cpu.INTRA_OP in str(start_provider("cpu", None).error)

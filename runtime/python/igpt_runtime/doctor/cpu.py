@@ -1,4 +1,4 @@
-"""The processor: its instructions, and the threads that may run on it."""
+"""The CPU: its instructions, and the threads that may run on it."""
 
 import ctypes
 import os

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.graphs.assembly import Assembly, value_of
-from igpt_export.graphs.one_call import embedded_graphs
+from igpt_export.graphs.embedded import embedded_graphs
 from igpt_export.graphs.pictures import has_filter, postprocess_graph, preprocess_graph
 from igpt_export.graphs.pieces import CLASSES, EMBEDDING, END, block_piece, decode_pieces, prefill_pieces
 from igpt_export.graphs.trace import IR_VERSION, TracedPiece, read_sizes_from, trace
