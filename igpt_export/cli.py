@@ -89,19 +89,25 @@ class How:
 @gathered(
     "source",
     Source,
-    click.option("--variant", type=click.Choice(["small", "medium", "large", "xl", "demo"]), help="A published size."),
+    click.option(
+        "--variant",
+        type=click.Choice(["small", "medium", "large", "xl", "demo"]),
+        help="Published size, or the demo model of the source tree.",
+    ),
     click.option(
         "--checkpoint",
         metavar="DIR|OWNER/NAME|PREFIX",
-        help="A checkpoint directory, one on the Hugging Face hub, or the prefix of OpenAI's own (model.ckpt-1000000).",
+        help="Checkpoint directory, name on the Hugging Face hub, or prefix of OpenAI's files (model.ckpt-1000000).",
     ),
     click.option(
         "--clusters",
         type=click.Path(path_type=Path),
         metavar="NPY",
-        help="The colours of OpenAI's own: kmeans_centers.npy.",
+        help="Colours of a checkpoint of OpenAI: its file kmeans_centers.npy.",
     ),
-    click.option("--random-weights", is_flag=True, help="Make up the variant's weights instead of downloading them."),
+    click.option(
+        "--random-weights", is_flag=True, help="Use random weights of the variant's size instead of downloading it."
+    ),
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of --random-weights."),
 )
 @gathered(
@@ -112,12 +118,12 @@ class How:
         type=click.Choice(["fp32", "int8", "int4", "fp16"]),
         default="fp32",
         show_default=True,
-        help="Of the weights; fp16, of everything, is for CUDA.",
+        help="Precision of the weights; fp16 is that of everything, for CUDA.",
     ),
     click.option(
         "--kv-cache",
         type=click.Choice(["fp32", "int8", "fp16"]),
-        help="Of the key/value cache.  [default: int8 with int8 and int4 weights, else that of the weights]",
+        help="Precision of the key/value cache.  [default: int8 with int8 and int4 weights, else that of the weights]",
     ),
     click.option(
         "--embed/--no-embed",
@@ -125,24 +131,27 @@ class How:
         help="Also write graphs that take a picture and need no host code.  [default: only with --variant demo]",
     ),
     click.option(
-        "--portable", is_flag=True, help="Write standard operators only, for runtimes without ONNX functions."
+        "--portable",
+        is_flag=True,
+        help="Write graphs of standard operators only, for runtimes that know no ONNX functions.",
     ),
     click.option(
         "--calibration",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Pictures that set the scales and judge the loss.  [default: handwritten digits]",
+        help="Pictures that set the scales, and others that measure the loss.  [default: handwritten digits]",
     ),
     click.option(
         "--max-loss-increase",
         type=float,
         metavar="NATS",
-        help="Refuse to lose more per token (of a mere classifier: per picture).  [default: 0.04]",
+        help="Refuse a bundle that loses more per token (a classifier without language model: per picture).  "
+        "[default: 0.04]",
     ),
     click.option(
         "--link",
         is_flag=True,
-        help="Have the checkpoint's own model.safetensors as the bundle's weights (fp32): a hard link.",
+        help="In fp32, hard-link the checkpoint's model.safetensors instead of writing the weights again.",
     ),
     click.option("--force", is_flag=True, help="Replace an existing bundle."),
 )
@@ -155,9 +164,12 @@ class How:
 def main(source: Source, how: How, output: Path | None, as_json: bool) -> None:
     """Export an ImageGPT checkpoint to a self-contained, verified ONNX bundle.
 
-    A checkpoint is in Hugging Face layout: config.json, preprocessor_config.json, and model.safetensors or
-    pytorch_model.bin. --variant small, medium or large takes openai/imagegpt-* from the hub. Or it is in
-    TensorFlow's, as OpenAI published it: give the prefix of its files, and --clusters.
+    Give either --variant or --checkpoint. --variant small, medium or large downloads openai/imagegpt-* from the hub;
+    xl is not there and needs --random-weights.
+
+    A checkpoint has the files of Hugging Face: config.json, preprocessor_config.json, and model.safetensors or
+    pytorch_model.bin. A checkpoint of TensorFlow, as OpenAI published it, is taken too: give the prefix of its files
+    and --clusters.
     """
     signal.signal(signal.SIGTERM, _stop)
     with stages("starting") as progress:

@@ -1,7 +1,7 @@
 """Writes the reference of the commands, from the commands themselves.
 
 The line `<!-- commands: PROGRAM -->` of a page becomes a section for each of the program's commands, which says what
-`PROGRAM COMMAND --help` says.
+`PROGRAM COMMAND --help` says. A remark that this takes `make docs` is left out of the built page.
 """
 
 import inspect
@@ -14,12 +14,14 @@ import click
 
 _PLACE = re.compile(r"^<!-- commands: ([\w-]+) -->$", re.MULTILINE)
 _SPECIAL = re.compile(r"[&<>*_`|\[\]]")  # what means something in Markdown
+# What a page says to those who read it without having built the site.
+_UNBUILT = re.compile(r"^`make docs` fills this page in.*\n+", re.MULTILINE)
 _LEVEL = 2  # of a program's heading; those of all commands are one deeper
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:
     """Fill the places in a page."""
-    return _PLACE.sub(lambda place: "\n".join(_program(place[1])), markdown)
+    return _PLACE.sub(lambda place: "\n".join(_program(place[1])), _UNBUILT.sub("", markdown))
 
 
 def _program(name: str) -> Iterator[str]:

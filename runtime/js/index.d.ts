@@ -12,7 +12,7 @@ export class IgptError extends Error {
 /** An option is out of range, or does not fit the bundle. */
 export class OptionError extends IgptError {}
 
-/** A picture is not one. */
+/** An argument is no picture. */
 export class ImageError extends IgptError {}
 
 /** A bundle is missing, damaged, of an unknown version, or lacks what was asked of it. */
@@ -38,19 +38,19 @@ export interface Picture {
   data: Uint8Array;
 }
 
-/** How tokens are drawn. The same options give the same tokens, whatever `n` is but for rounding; see SPEC section 5. */
+/** How tokens are drawn. The same options give the same tokens, whatever `n` is, except for rounding: SPEC section 5. */
 export interface SamplingOptions {
-  /** How many pictures, 1 .. 65536, all drawn at once: each has a cache of its own. By default 8. */
+  /** Number of pictures, 1 .. 65536. All are drawn at once, so memory grows with it. By default 8. */
   n?: number;
   /** 0 .. 2^64 - 1; above 2^53 - 1 a bigint. By default 0. */
   seed?: number | bigint;
-  /** Divides the logits; 0 always takes the likeliest token. By default the model's, see `Model.sampling`. */
+  /** Divides the logits; 0 always takes the likeliest token. By default that of `Model.sampling`. */
   temperature?: number;
-  /** Draw among so many likeliest tokens only; 0 is off. By default the model's. */
+  /** Draw among so many likeliest tokens; 0 is off. By default that of `Model.sampling`. */
   topK?: number;
-  /** Draw among the likeliest tokens that reach this probability only; 1 is off. By default the model's. */
+  /** Draw among the likeliest tokens that reach this probability together; 1 is off. By default that of `Model.sampling`. */
   topP?: number;
-  /** Cancels: what is awaited then throws the signal's reason, between two steps at the latest. */
+  /** Cancels: what is awaited then fails with the signal's reason. It is looked at before each step. */
   signal?: AbortSignal;
 }
 
@@ -63,7 +63,7 @@ export interface KeepOptions {
 }
 
 export interface ProgressOptions {
-  /** Called after each step: the position drawn, tokens drawn so far, tokens to draw in all. */
+  /** Called after each step: the position drawn, tokens drawn so far and tokens to draw, of all pictures together. */
   progress?: (done: { position: number; drawn: number; total: number }) => void;
 }
 
@@ -152,8 +152,8 @@ export interface Model {
   readonly labels: readonly string[];
   /** Of the model's pictures, in pixels. */
   readonly size: { height: number; width: number };
-  /** What stands for the options of `SamplingOptions` that a request leaves out: temperature 1, topK 0 and topP 1, the
-   * model's own distribution, unless its bundle recommends others. */
+  /** The recommended sampling: what is used for options that a request leaves out. Where a bundle recommends none, it is
+   * the plain distribution: temperature 1, topK 0 and topP 1. */
   readonly sampling: { temperature: number; topK: number; topP: number };
 
   /** Keeps the top rows of a picture and draws the rest n times. */
@@ -163,8 +163,8 @@ export interface Model {
   /** Draws what follows the first tokens of a picture; `primer` may be empty. */
   generate(primer: ArrayLike<number | bigint>, options?: SamplingOptions & ProgressOptions): Run;
   /**
-   * As `complete`, in one call of the bundle's complete graph: in browsers the faster way. Cannot be cancelled while it
-   * runs. Needs a bundle exported with `--embed`.
+   * As `complete`, in one call of the bundle's complete graph, which is faster in browsers. The signal is looked at only
+   * before and after this call. Needs a bundle exported with `--embed`.
    */
   completeOnce(
     image: ImageSource,

@@ -45,7 +45,7 @@ class Question:
         type=click.Choice(["all", "train", "validation", "test"]),
         default="all",
         show_default=True,
-        help="The part of DATA to measure on.",
+        help="Part of DATA to measure on; validation is DATA's val.",
     ),
 )
 @target_option("Confusion matrix to write: .csv or .png.")
@@ -56,7 +56,10 @@ class Question:
 def evaluate(
     asked: Question, target: Target, skip_broken: bool, model: ModelOptions, as_json: bool
 ) -> None:  # fmt: skip
-    """Measure a classifier on DATA: its accuracy, and which classes it takes for which."""
+    """Measure a classifier on DATA, in one of the forms that `probe fit` takes.
+
+    It prints the accuracy, and for each class which other classes its pictures were taken for.
+    """
     from igpt_runtime.files import atomic_path, atomic_write, csv_table
 
     with needing("probe"):

@@ -62,17 +62,24 @@ class FitTarget:
     FitOptions,
     layers_option,
     click.option(
-        "--concat", default=1, show_default=True, help="Also join that many consecutive layers around the best."
+        "--concat",
+        default=1,
+        show_default=True,
+        help="Also fit this many neighbouring layers, the best among them, as one; 1 fits none.",
     ),
     protocol_option,
     click.option(
         "--validation",
         default=0.2,
         show_default=True,
-        help="Share of DATA to choose by, unless DATA has a part for that.",
+        help="Share of the training pictures to choose the best layer by, if DATA has no val.",
     ),
     click.option(
-        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the choice of that share."
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        default=0,
+        show_default=True,
+        help="Seed that chooses these pictures.",
     ),
 )
 @gathered(
@@ -84,7 +91,7 @@ class FitTarget:
         type=click.Path(path_type=Path),
         default=Path("probe"),
         show_default=True,
-        help="Directory to write.",
+        help="Directory of the results.",
     ),
     force_option,
 )
@@ -97,9 +104,12 @@ def fit(
 ) -> None:  # fmt: skip
     """Fit a probe of every layer on DATA and keep the best.
 
-    DATA is a directory with a directory of pictures for each class, or with train, val and test that have; or a .npz
-    with images, uint8 [n, height, width, 3], and labels. Written are probe.npz, curve.csv, curve.png and report.json,
-    and the features, from which an interrupted run goes on.
+    DATA is one of three things: a directory with a directory of pictures for each class; a directory with the
+    directories train, val and test, each like that, of which val and test may be absent; or a .npz file with images,
+    uint8 [n, height, width, 3], and labels [n].
+
+    The results are probe.npz, curve.csv, curve.png and report.json. The features are kept beside them: the same
+    command goes on from there after an interrupt.
     """
     from igpt_runtime.files import check_writable
     from igpt_runtime.tasks.features import checked_layers

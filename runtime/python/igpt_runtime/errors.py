@@ -3,12 +3,12 @@
     IgptError
     +-- OptionError         an option is out of range or does not fit the bundle
     +-- ImageError          a picture cannot be read
-    +-- BundleError         a bundle is missing, damaged, or of an unknown version
+    +-- BundleError         a bundle is missing, damaged, of an unknown version, or lacks what was asked of it
     +-- DeviceError         an execution provider, or onnxruntime itself, is not there
     +-- MemoryShortageError a request needs more memory than there is
-    +-- OutputError         a result cannot be written
+    +-- OutputError         a file cannot be written (commands and export)
     +-- CheckpointError     a checkpoint cannot be used (export only)
-    +-- VerificationError   a bundle disagrees with its source, or drawn tokens with their bundle
+    +-- VerificationError   a bundle disagrees with its checkpoint (export), or drawn tokens with their bundle (bench)
 
 Each message is one line: a fact, where, and what to do about it. Library code raises and never prints; the command
 lines turn the tree into one-line messages and exit codes in `igpt_runtime.console`.
@@ -31,7 +31,7 @@ class ImageError(IgptError):
 
 
 class BundleError(IgptError):
-    """A bundle is missing, damaged, or of an unknown version."""
+    """A bundle is missing, damaged, of an unknown version, or lacks what was asked of it."""
 
 
 class DeviceError(IgptError):
@@ -39,16 +39,16 @@ class DeviceError(IgptError):
 
 
 class MemoryShortageError(IgptError):
-    """A request needs more memory than there is."""
+    """A request needs more memory than there is. It is raised before the memory is taken."""
 
 
 class OutputError(IgptError):
-    """A result cannot be written."""
+    """A file cannot be written. Commands and the export raise it."""
 
 
 class CheckpointError(IgptError):
-    """A checkpoint cannot be used."""
+    """A checkpoint cannot be used. Only the export raises it."""
 
 
 class VerificationError(IgptError):
-    """A bundle disagrees with the checkpoint it was made from, or drawn tokens with their bundle."""
+    """A bundle disagrees with its checkpoint (export), or drawn tokens with their bundle (`igpt-run bench`)."""

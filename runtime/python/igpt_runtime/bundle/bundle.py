@@ -17,8 +17,8 @@ _LEVELS = 3  # that such a directory may be above a bundle: beside snapshots/COM
 class Bundle:
     """A bundle on disk."""
 
-    path: Path
-    manifest: Manifest
+    path: Path  # its directory
+    manifest: Manifest  # what it says of itself
 
     def graph_path(self, name: str) -> Path:
         """Path of a graph, after checking that it is the file the manifest describes.
@@ -72,8 +72,8 @@ def demo_bundle_path() -> Path:
 def open_bundle(path: str | os.PathLike[str] | None = None) -> Bundle:
     """Read the bundle at `path`, or the embedded demo.
 
-    path: a directory; or, as a string that is no directory's, the name `owner/name` or `owner/name@revision` of a
-    bundle on the Hugging Face Hub, which is downloaded unless it is in the Hub's cache: see `find_bundle`.
+    path: a directory; None is the embedded demo. A string that is no directory is taken for the name `owner/name` or
+    `owner/name@revision` of a bundle on the Hugging Face Hub. It is downloaded unless it is in the Hub's cache.
 
     Raises:
         BundleError: there is no bundle at `path`, or its manifest cannot be read.

@@ -15,15 +15,15 @@ class ImageGPTConfig:
 
     vocab_size: int = 513  # colour clusters plus sos, the last id
     n_positions: int = 1024  # height * width of the picture; the capacity of the cache
-    n_embd: int = 512
-    n_layer: int = 24
-    n_head: int = 8
+    n_embd: int = 512  # width of the hidden states
+    n_layer: int = 24  # number of blocks
+    n_head: int = 8  # attention heads of a block
     n_inner: int | None = None  # width of the MLP; None is 4 * n_embd
-    activation_function: str = "quick_gelu"
-    layer_norm_epsilon: float = 1e-5
-    scale_attn_weights: bool = True  # divide scores by sqrt(head_dim)
-    scale_attn_by_inverse_layer_idx: bool = False  # and by (layer + 1)
-    reorder_and_upcast_attn: bool = False  # scores in float32 whatever the precision
+    activation_function: str = "quick_gelu"  # of the MLP
+    layer_norm_epsilon: float = 1e-5  # added to the mean square in layer norms
+    scale_attn_weights: bool = True  # divide attention scores by sqrt(head_dim)
+    scale_attn_by_inverse_layer_idx: bool = False  # also divide them by the number of the block, counted from 1
+    reorder_and_upcast_attn: bool = False  # compute attention scores in float32 in every precision
 
     @property
     def head_dim(self) -> int:
@@ -56,25 +56,25 @@ class ImageFormat:
     """How pictures become tokens (the fields of an image processor that ImageGPT uses)."""
 
     height: int  # pixels; height * width is n_positions
-    width: int
+    width: int  # pixels
     clusters: "npt.NDArray[np.float32]"  # [n_clusters, 3] colour centres in [-1, 1]
     resample: int = 2  # PIL's filter number; 2 is bilinear
 
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """How tokens are drawn where a request does not say it: what the checkpoint recommends, else as the model predicts.
+    """Recommended sampling: how tokens are drawn if a request does not say it.
 
-    Without arguments it is the plain distribution, that of the model.
+    Without arguments it is the plain distribution, which is what the model itself predicts.
     """
 
     temperature: float = 1.0  # divides the logits; 0 always takes the likeliest token
-    top_k: int = 0  # draw among the k likeliest tokens only; 0 is off
-    top_p: float = 1.0  # draw among the likeliest tokens that reach this probability only; 1 is off
+    top_k: int = 0  # draw among the k likeliest tokens; 0 is off
+    top_p: float = 1.0  # draw among the likeliest tokens that reach this probability together; 1 is off
 
     @property
     def is_plain(self) -> bool:
-        """Whether tokens are drawn from the model's own distribution."""
+        """Whether this is the plain distribution."""
         return self == SamplingDefaults()
 
     def problem(self) -> str | None:
@@ -110,5 +110,5 @@ class Classifier:
     """A linear head over mean-pooled features."""
 
     labels: tuple[str, ...]  # name of each class
-    layers: tuple[int, ...]  # of the features it reads, 0..n_layer each, one after the other
-    protocol: str  # of these features: a key of PROTOCOLS
+    layers: tuple[int, ...]  # layers that it reads, 0..n_layer each; their features are joined in this order
+    protocol: str  # protocol of these features: "hf" or "paper"

@@ -48,24 +48,26 @@ class FileRecord:
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """Everything a runtime must know about a bundle before it opens a graph."""
+    """What `manifest.json` says, except for the versions, which are checked when it is read.
 
-    name: str
-    precision: str  # of the blocks' matrices: fp32, int8, int4; fp16: of everything
+    `sos` is `config.sos`. The reference of the manifest describes each field.
+    """
+
+    name: str  # of the checkpoint
+    precision: str  # fp32, int8 or int4 of the blocks' matrices; fp16 of all weights and activations
     kv_cache: str  # precision of the cache: fp32, int8; fp16 if `precision` is
     profile: str  # fused: graphs of ONNX Runtime's operators, each with a portable body; portable: of standard ones
-    opset: int
-    config: ImageGPTConfig
-    image_format: ImageFormat
-    classifier: Classifier | None
-    graphs: Mapping[str, GraphRecord]
-    files: Mapping[str, FileRecord]  # every file of the bundle but the manifest
+    opset: int  # of the graphs
+    config: ImageGPTConfig  # the model's shape and arithmetic
+    image_format: ImageFormat  # how pictures become tokens
+    classifier: Classifier | None  # None if the model has none
+    graphs: Mapping[str, GraphRecord]  # by name: `file`, `inputs`, `outputs`
+    files: Mapping[str, FileRecord]  # by name: `size`, `sha256`; all files but the manifest and the model card
     source: Mapping[str, str | None]  # checkpoint and its sha256
     tools: Mapping[str, str]  # versions that made the bundle
-    verification: Mapping[str, float]  # the exporter's own comparison; see igpt_export.verify.bundle
-    # What the precision costs, None for fp32; see igpt_export.verify.certificate.
-    certificate: Mapping[str, Any] | None = None
-    sampling: SamplingDefaults = SamplingDefaults()  # of requests that do not say how to draw
+    verification: Mapping[str, float]  # the exporter's comparison with torch
+    certificate: Mapping[str, Any] | None = None  # what the precision costs; None if weights and cache are fp32
+    sampling: SamplingDefaults = SamplingDefaults()  # recommended sampling
 
     @property
     def cache_dtype(self) -> str:

@@ -16,7 +16,7 @@ from igpt_runtime.console import Command, counted, print_result, progress_option
 
 @click.command(cls=Command)
 @reading_options
-@target_option("Table to write, a line a picture: .csv or .json.")
+@target_option("Table to write, with a line for each picture: .csv or .json.")
 @model_options
 @progress_option
 @json_option

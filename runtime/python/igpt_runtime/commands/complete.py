@@ -29,12 +29,18 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @reading_options
 @click.option(
-    "--keep", default="top-half", show_default=True, help="What is given: rows (8), a fraction (25%, 0.25) or top-half."
+    "--keep",
+    default="top-half",
+    show_default=True,
+    help="The part that is given: rows (8), a fraction of the height (25%, 0.25), or top-half.",
 )
 @sampling_options(n=8)
 @drawing_options(
     click.option(
-        "-o", "--output", type=click.Path(allow_dash=True), help="Contact sheet of a single picture; - for stdout."
+        "-o",
+        "--output",
+        type=click.Path(allow_dash=True),
+        help="Contact sheet, if a single picture is given; - for stdout.",
     ),
     click.option(
         "--output-dir",

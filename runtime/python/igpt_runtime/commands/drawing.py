@@ -41,13 +41,15 @@ def drawing_options(*places: Decorator) -> Decorator:
         make if len(places) > 1 else make_one,
         *places,
         click.option(
-            "--separate", is_flag=True, help="Also write each picture by itself at the model's own size, OUT-1.png ..."
+            "--separate",
+            is_flag=True,
+            help="Also write each picture by itself, OUT-1.png ..., where OUT.png is the sheet.",
         ),
-        click.option("--gif", is_flag=True, help="Also write an animation of the drawing, OUT.gif."),
+        click.option("--gif", is_flag=True, help="Also write OUT.gif, an animation of the drawing."),
         click.option(
             "--scale",
             type=int,
-            help="Enlarge every pixel this many times.  [default: about 128 px a picture on a sheet, else 1]",
+            help="Enlarge every pixel this many times.  [default: 1 with --separate, else about 128 px a picture]",
         ),
         force_option,
     )

@@ -46,7 +46,7 @@ def gathered(parameter: str, make: Callable[..., object], *options: Decorator) -
     return decorate
 
 
-json_option = click.option("as_json", "--json", is_flag=True, help="Print the result as JSON.")
+json_option = click.option("as_json", "--json", is_flag=True, help="Print the result as JSON on stdout.")
 force_option = click.option("--force", is_flag=True, help="Overwrite existing output files.")
 skip_broken_option = click.option(
     "--skip-broken",
@@ -57,14 +57,14 @@ layers_option = click.option(
     "--layers",
     default="all",
     show_default=True,
-    help="all, or some of 0 .. n_layer, as 9,12,18. What is deeper is not computed.",
+    help="all, or layers of 0 .. n_layer, like 9,12,18. Blocks behind the last one are not computed.",
 )
 protocol_option = click.option(
     "--protocol",
     type=click.Choice(list(PROTOCOLS)),
     default="hf",
     show_default=True,
-    help="hf: as transformers prepares pictures; paper: as the paper does, cut square.",
+    help="hf: pictures are squashed, as transformers does; paper: they are cropped, as the paper does.",
 )
 model_option = click.option(
     "--model",
@@ -72,7 +72,8 @@ model_option = click.option(
     metavar="DIR|OWNER/NAME",
     envvar="IGPT_MODEL",
     show_envvar=True,
-    help="Bundle directory, or a bundle on the Hugging Face hub.  [default: the embedded demo]",
+    help="Bundle directory, or a bundle on the Hugging Face hub, also OWNER/NAME@REVISION.  "
+    "[default: the embedded demo]",
 )
 
 
@@ -100,7 +101,7 @@ model_options = gathered(
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",
         show_default=True,
-        help="auto: CUDA where this ONNX Runtime has it, else the CPU. cuda: or fail.",
+        help="auto takes CUDA if this ONNX Runtime has it, else the CPU; cuda fails without CUDA.",
     ),
     click.option(
         "--threads", type=click.IntRange(min=1), help="Threads inside one operator.  [default: one per physical core]"
@@ -118,15 +119,25 @@ def sampling_options(n: int) -> Decorator:
 
         return GenerationOptions(n, seed, temperature, top_k, top_p)
 
-    default = "  [default: the model's]"
+    default = "  [default: what the bundle recommends]"
     return gathered(
         "sampling",
         make,
-        click.option("-n", default=n, show_default=True, help="How many to draw."),
-        click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same pictures."),
-        click.option("--temperature", type=float, help=f"1 is the plain distribution, 0 the likeliest token.{default}"),
-        click.option("--top-k", type=int, help=f"Only the k likeliest tokens; 0 is off.{default}"),
-        click.option("--top-p", type=float, help=f"Only the likeliest tokens up to this sum; 1 is off.{default}"),
+        click.option("-n", default=n, show_default=True, help="Number of pictures to draw."),
+        click.option(
+            "--seed",
+            type=int,
+            default=0,
+            show_default=True,
+            help="0 .. 2^64 - 1; the same seed gives the same pictures.",
+        ),
+        click.option("--temperature", type=float, help=f"Divides the logits; 0 takes the likeliest token.{default}"),
+        click.option("--top-k", type=int, help=f"Draw among the k likeliest tokens; 0 is off.{default}"),
+        click.option(
+            "--top-p",
+            type=float,
+            help=f"Draw among the likeliest tokens that reach this probability together; 1 is off.{default}",
+        ),
     )
 
 
@@ -194,7 +205,11 @@ reading_options = gathered(
     "reading",
     Reading,
     click.argument("images", nargs=-1, required=True, type=click.Path(allow_dash=True)),
-    click.option("--crop", is_flag=True, help="Cut the centre of pictures that are not square, instead of squashing."),
+    click.option(
+        "--crop",
+        is_flag=True,
+        help="Keep only the centre of a picture, in the shape of the model's pictures, instead of squashing it.",
+    ),
     skip_broken_option,
 )
 

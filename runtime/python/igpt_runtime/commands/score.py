@@ -23,7 +23,7 @@ _LISTED = 20  # scores that are shown one by one
 
 @click.command(cls=Command)
 @reading_options
-@target_option("Table to write, a line a picture: .csv, or .json with the summary.")
+@target_option("Table to write, with a line for each picture: .csv, or .json with the summary.")
 @click.option(
     "--maps", type=click.Path(), metavar="DIR", help="Write a heat map of each picture there, NAME-surprise.png."
 )

@@ -23,7 +23,7 @@ from igpt_runtime.console import Command
 @click.option("--open/--no-open", "opens", default=True, show_default=True, help="Show the page in the browser.")
 @click.option(
     "--onnxruntime-web", type=click.Path(path_type=Path), metavar="DIR",
-    help="Directory of that npm package.  [default: installed with npm, once]",
+    help="Directory of the npm package onnxruntime-web.  [default: installed with npm on first use]",
 )  # fmt: skip
 def web(models: tuple[str, ...], port: int, opens: bool, onnxruntime_web: Path | None) -> None:
     """Serve a page on this machine that completes and classifies pictures in the browser. Ctrl-C ends it.

@@ -25,13 +25,17 @@ _FLOAT32 = np.finfo(np.float32)
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """One request for samples. What is None is the model's: its manifest says how to draw from it."""
+    """One request for pictures. A field that is None takes the recommended sampling of the bundle's manifest.
 
-    n: int = 8  # how many
+    Raises:
+        OptionError: a value is out of range.
+    """
+
+    n: int = 8  # number of pictures, 1 .. 65536
     seed: int = 0  # 0 .. 2**64 - 1; the same seed gives the same tokens
-    temperature: float | None = None  # divides the logits; 0 always takes the likeliest token
-    top_k: int | None = None  # draw among the k likeliest tokens only; 0 is off
-    top_p: float | None = None  # draw among the likeliest tokens that reach this probability only; 1 is off
+    temperature: float | None = None  # divides the logits, at least 0; 0 always takes the likeliest token
+    top_k: int | None = None  # draw among the k likeliest tokens, at least 0; 0 is off
+    top_p: float | None = None  # draw among the likeliest tokens that reach this probability, 0 < top_p <= 1; 1 is off
 
     def __post_init__(self) -> None:
         """Raise OptionError for values out of range."""
@@ -43,7 +47,7 @@ class GenerationOptions:
             raise OptionError(problem)
 
     def resolved(self, manifest: Manifest) -> "ResolvedOptions":
-        """The same request with the model's sampling for what is None."""
+        """The same request, with the recommended sampling of `manifest` for each field that is None."""
         sampling = self._sampling(manifest.sampling)
         return ResolvedOptions(self.n, self.seed, sampling.temperature, sampling.top_k, sampling.top_p)
 
@@ -57,11 +61,11 @@ class GenerationOptions:
 
 @dataclass(frozen=True)
 class ResolvedOptions(GenerationOptions):
-    """A request that leaves nothing to the model; by default it draws from the plain distribution."""
+    """A request whose fields all have a value. By default it draws from the plain distribution."""
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    temperature: float = 1.0  # as in `GenerationOptions`, like `n` and `seed`
+    top_k: int = 0  # likewise
+    top_p: float = 1.0  # likewise
 
 
 def generate(
@@ -72,16 +76,17 @@ def generate(
     *,
     slots: Slots | None = None,
 ) -> Iterator[Tokens]:
-    """Stream the tokens that follow `primer`, one int64 [rows] per position up to the last one.
+    """Stream the tokens that follow `primer`: one int64 [samples] for each position up to the last one.
 
     primer: int64 [length], the first tokens of the picture, without sos; may be empty.
-    samples: indices of the samples to draw, one row each; None is range(options.n). A row depends only on its own
-    index, so drawing some of them later or in another batch gives the same tokens.
-    slots: what `prefill` returned for the same primer, to save doing it again.
+    samples: numbers of the samples to draw; None is range(options.n). A sample depends on its own number only, so
+    drawing some of them later or in another batch gives the same tokens.
+    slots: what `igpt_runtime.engine.generate.prefill` returned for the same primer; without it, prefill is run.
 
     Raises:
         OptionError: the primer is longer than a picture, or holds something that is not a token.
-        BundleError, DeviceError: a graph cannot be opened; see `Session.graph`.
+        BundleError: a graph is not in the bundle, or a file is damaged.
+        DeviceError: CUDA was asked for and ONNX Runtime did not start it.
     """
     config = session.manifest.config
     rows = range(options.n) if samples is None else samples
@@ -211,14 +216,18 @@ def generate_all(
     options: GenerationOptions,
     progress: Callable[[int], None] | None = None,
 ) -> Tokens:
-    """Whole pictures, int64 [n, n_positions]: the primer and what `generate` adds to it, in batches that fit.
+    """Whole pictures, int64 [n, n_positions]: the primer, and what `generate` draws after it.
 
-    progress: called after every step with the number of tokens it drew.
+    They are drawn in as few batches as fit into the memory there is.
+
+    primer: int64 [length], as in `generate`.
+    progress: called after every step with the number of tokens that this step drew.
 
     Raises:
         OptionError: the primer is longer than a picture, or holds something that is not a token.
         MemoryShortageError: not even one picture fits into the memory there is.
-        BundleError, DeviceError: a graph cannot be opened; see `Session.graph`.
+        BundleError: a graph is not in the bundle, or a file is damaged.
+        DeviceError: CUDA was asked for and ONNX Runtime did not start it.
     """
     config = session.manifest.config
     _check_primer(primer, config)

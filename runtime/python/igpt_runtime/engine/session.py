@@ -37,11 +37,16 @@ _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
 
 class Session:
-    """An opened bundle. Graphs are checked and loaded on first use and share one weights file."""
+    """An opened bundle, which `open_session` returns.
+
+    A graph is checked and loaded when it is first used; all graphs share one weights file. Several threads may use one
+    session. It is freed with its last reference.
+    """
 
     def __init__(self, bundle: Bundle, device: str, threads: int | None) -> None:
         """Use `open_session`."""
         self.bundle = bundle
+        """The bundle that was opened."""
         self._ort = import_onnxruntime()
         self._providers = _providers(device, self._ort.get_available_providers())
         self._required = CUDA if device == "cuda" else None
@@ -53,7 +58,7 @@ class Session:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle is."""
+        """What the bundle says of itself."""
         return self.bundle.manifest
 
     def graph(self, name: str) -> "onnxruntime.InferenceSession":
@@ -178,7 +183,10 @@ class Session:
 
     @property
     def provider(self) -> str:
-        """The execution provider in use (of the opened graphs; the intended one before any is opened)."""
+        """Name of the execution provider, like "CPUExecutionProvider".
+
+        It is that of the graphs that are open, else the one that will be tried first.
+        """
         for session in self._graphs.values():
             return str(session.get_providers()[0])
         return self._providers[0]
@@ -187,16 +195,17 @@ class Session:
 def open_session(
     path: str | os.PathLike[str] | None = None, *, device: str = "auto", threads: int | None = None
 ) -> Session:
-    """Open the bundle at `path` (the embedded demo if None) on a device: auto, cpu or cuda.
+    """Open a bundle on a device.
 
-    path: a directory, or a bundle's name on the Hugging Face Hub: see `open_bundle`.
+    path: a directory, or a bundle's name on the Hugging Face Hub, as `open_bundle` takes it; None is the embedded demo.
+    device: "auto" is CUDA if this ONNX Runtime has it, else the CPU; "cuda" fails without CUDA; "cpu" is the CPU.
     threads: threads inside one operator; None leaves ONNX Runtime's choice, one per physical core.
 
     Raises:
-        BundleError: no bundle at `path`, or a damaged one.
-        DeviceError: no usable onnxruntime, or CUDA asked for where there is none, or no huggingface_hub to download
-            with.
-        OptionError: unknown device, or threads below 1.
+        BundleError: there is no bundle at `path`, or it is damaged.
+        DeviceError: onnxruntime is not installed, CUDA was asked for and is not there, or huggingface_hub is missing
+            for a download.
+        OptionError: the device is unknown, or `threads` is below 1.
     """
     if device not in DEVICES:
         raise OptionError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")

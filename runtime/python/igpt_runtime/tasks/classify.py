@@ -19,10 +19,13 @@ Array = npt.NDArray[np.float32]
 def classify(session: Session, pictures: Sequence[Picture] | Picture, *, crop: bool = False) -> Array:
     """Class probabilities, float32 [pictures, labels]; the labels are `session.manifest.classifier.labels`.
 
-    crop: cut pictures square, even if the classifier's protocol does not.
+    pictures: one or several; one gives [1, labels].
+    crop: keep only the centre of each picture, in the shape of the model's pictures. The protocol `paper` of a
+    classifier does so anyway; `hf` squashes pictures.
 
     Raises:
-        BundleError: the bundle has no classifier.
+        BundleError: the bundle has no classifier, or is damaged.
+        DeviceError: CUDA was asked for and ONNX Runtime did not start it.
         ImageError: a picture cannot be read.
         OptionError: there are no pictures.
     """

@@ -16,23 +16,34 @@ Progress = Callable[[int], None]  # called after every step with the number of t
 
 @dataclass(frozen=True)
 class Completion:
-    """What `complete` and `sample` return."""
+    """The pictures that `complete` or `sample` has drawn."""
 
-    tokens: Tokens  # int64 [n, height * width]
-    kept_rows: int  # rows at the top that were given
+    tokens: Tokens  # int64 [n, height * width], kept ones included
+    kept_rows: int  # rows at the top that were given; 0 of `sample`
     images: list[Image.Image]  # n pictures, RGB, width x height of the model
-    original: Image.Image | None  # the given picture at the model's size, before its colours were quantised
-    options: ResolvedOptions  # with which they were drawn, the model's own where the request had none
+    original: Image.Image | None  # the given picture at the model's size, in its own colours; None of `sample`
+    options: ResolvedOptions  # how they were drawn, recommended values filled in
 
 
 def tokens_of(session: Session, image: Image.Image, *, crop: bool = False) -> Tokens:
-    """Tokens of a picture of any size, int64 [height * width], as the bundle's image format says."""
+    """Tokens of a picture of any size, int64 [height * width], as the bundle's image format says.
+
+    image: of any mode of Pillow; it is turned to RGB as `read_image` does.
+    crop: keep only the centre of the picture, in the shape of the model's pictures, instead of squashing it.
+
+    Raises:
+        ImageError: the picture has no pixels, or no conversion to RGB.
+    """
     form = session.manifest.image_format
     return image_to_tokens(image, form.clusters, form.height, form.width, crop=crop, resample=form.resample)
 
 
 def images_of(session: Session, tokens: Tokens) -> list[Image.Image]:
-    """RGB pictures of tokens int64 [n, height * width]."""
+    """The RGB pictures of tokens, at the model's size. tokens: int64 [n, height * width].
+
+    Raises:
+        OptionError: a token is no colour, or a row is no whole picture.
+    """
     form = session.manifest.image_format
     return [tokens_to_image(row, form.clusters, form.height, form.width) for row in tokens]
 
@@ -81,13 +92,19 @@ def complete(
 ) -> Completion:
     """Keep the top rows of a picture and draw the rest `options.n` times.
 
-    keep: what of the picture is given: rows at the top (8), a fraction ("25%", 0.25) or "top-half"; options: None draws
-    eight with the model's sampling; crop: cut the picture square instead of squashing it.
+    options: None draws 8 with the recommended sampling.
+    keep: the part that is given: "top-half", rows at the top, or a fraction of the height. A whole number (8 or "8",
+    at least 0) is rows. A number with a point or a per cent sign ("25%", 0.25, below 1) is a fraction, which is
+    rounded to the nearest number of rows. At least one row must be left to draw.
+    crop: keep only the centre of the picture, in the shape of the model's pictures, instead of squashing it.
+    progress: called after every step with the number of tokens that this step drew.
 
     Raises:
         ImageError: the picture cannot be read.
-        OptionError: `keep` does not fit the bundle.
-        BundleError: the bundle cannot generate, or is damaged.
+        OptionError: `keep` is none of these, or leaves nothing to draw.
+        BundleError: the bundle has no language-model head, or is damaged.
+        DeviceError: CUDA was asked for and ONNX Runtime did not start it.
+        MemoryShortageError: not even one picture fits into the memory there is.
     """
     form = session.manifest.image_format
     rows = rows_to_keep(keep, form.height)

@@ -28,15 +28,21 @@ def features(
     protocol: str = "hf",
     crop: bool = False,
 ) -> Array:
-    """Mean-pooled states of layers, float32 [pictures, layers, n_embd].
+    """Features of layers: their states, averaged over the tokens, float32 [pictures, layers, n_embd].
 
-    layers: 0 .. n_layer each, all if None; protocol: "hf", or "paper" (see `feature_batches`); crop: with "hf", cut
-    pictures square.
+    pictures: one or several; one gives [1, layers, n_embd].
+    layers: numbers 0 .. n_layer, in the order of the result; None is all of them, in order. Blocks behind the last of
+    them are not computed. Layer 0 is the embedding, layer n_layer the output of the final layer norm.
+    protocol: "hf" gives the averages of transformers' `hidden_states` for the tokens of its image processor. "paper"
+    ("Generative Pretraining from Pixels", section 2.3) crops the picture, puts sos before the tokens, leaves out the
+    last one, and gives the averages of what each block's attention reads, which is layer-normed.
+    crop: with "hf", keep only the centre of each picture, in the shape of the model's pictures; "paper" does so anyway.
 
     Raises:
         ImageError: a picture cannot be read.
         OptionError: there are no pictures, no such layer, or no such protocol.
         BundleError: the bundle is damaged.
+        DeviceError: CUDA was asked for and ONNX Runtime did not start it.
     """
     batches = feature_batches(session, pictures, layers=layers, protocol=protocol, crop=crop)
     return np.concatenate([values for _, values in batches])

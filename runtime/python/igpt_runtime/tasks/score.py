@@ -25,20 +25,20 @@ from igpt_runtime.tasks.features import Broken, behind_sos, check_any_read, rule
 
 @dataclass(frozen=True)
 class Score:
-    """What one picture costs."""
+    """The likelihood of one picture."""
 
-    index: int  # of the picture, among those given
-    nats: npt.NDArray[np.float32]  # of each pixel, [height, width]
+    index: int  # number of the picture among those given, from 0
+    nats: npt.NDArray[np.float32]  # minus the log-likelihood of each pixel, [height, width]
     tokens: Tokens  # int64 [height * width]
 
     @property
     def nats_per_token(self) -> float:
-        """The mean."""
+        """The mean of `nats`."""
         return float(self.nats.mean(dtype=np.float64))
 
     @property
     def bits_per_pixel(self) -> float:
-        """The same in bits."""
+        """The same in bits: `nats_per_token` / ln 2."""
         return self.nats_per_token / math.log(2)
 
 
@@ -51,14 +51,17 @@ def score(
     broken: Broken | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Score]:
-    """The score of every picture, one after the other.
+    """The score of every picture, one after the other. An error is raised when the result is iterated over.
 
-    protocol: "hf", or "paper", which cuts pictures square; crop: with "hf", cut them square too; broken: called with
-    what is wrong with a picture that cannot be read, instead of raising; progress: called with the number of pictures
-    done since the last call.
+    pictures: one or several.
+    protocol: "hf" squashes pictures, "paper" crops them; both feed sos first.
+    crop: with "hf", keep only the centre of each picture, in the shape of the model's pictures.
+    broken: called with a line of text for each picture that cannot be read, which is then left out; None raises.
+    progress: called after each batch with the number of pictures in it.
 
-    Raises, when iterated over:
-        BundleError: the bundle has no language-model head.
+    Raises:
+        BundleError: the bundle has no language-model head, or is damaged.
+        DeviceError: CUDA was asked for and ONNX Runtime did not start it.
         ImageError: a picture cannot be read.
         OptionError: there are no pictures, or no such protocol.
     """
