@@ -26,7 +26,7 @@ HEADLESS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage")
 
 EXTENSIONS = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript", "": "text/plain"}
 REPEATS = 5  # of what is timed
-PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}  # the model's own distribution, whatever its bundle recommends
+PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}  # the plain distribution, whatever the bundle recommends
 PLAIN_IN_JS = {"temperature": 1, "topK": 0, "topP": 1}
 
 Drawn = tuple[float, list[list[int]]]  # seconds, and the tokens of each picture

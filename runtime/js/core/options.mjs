@@ -10,7 +10,7 @@ const SAMPLING = ['n', 'seed', 'temperature', 'topK', 'topP'];
 const CONTROL = ['signal', 'progress'];
 const KEEP = ['keepRows', 'keep'];
 
-/** The model's own distribution. */
+/** The plain distribution. */
 const PLAIN = { temperature: 1, topK: 0, topP: 1 };
 
 /**

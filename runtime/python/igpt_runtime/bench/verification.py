@@ -38,8 +38,9 @@ EXACT = Tolerance(identical=0.999, distance=1e-3, mean_distance=1e-5, tie=1e-4)
 # share depends on how flat the distributions are and says little; how far off they are tells whether the logits are
 # those of the same model. Measured with the demo model over 4,096 tokens, on average and at most: an int8 cache 0.0004
 # and 0.2, with int4 weights 0.001 and 0.5; the coarsest int8 weights and activations (a scale a tensor) 0.005 and 0.3;
-# a cache rounded to 4 bits 0.03 and 0.7; tokens drawn with the uniforms of other samples 0.2 and 1.
-QUANTISED = Tolerance(identical=0.0, distance=0.75, mean_distance=0.01, tie=0.05)
+# a cache rounded to 4 bits 0.03 and 0.7; tokens drawn with the uniforms of other samples 0.2 and 1. After a picture of
+# noise, which is what `igpt-run bench` gives, an int8 cache is 0.005 off on average, and with int8 weights 0.009.
+QUANTISED = Tolerance(identical=0.0, distance=0.75, mean_distance=0.02, tie=0.05)
 # float16 was 0.0002 off at most and 3e-7 on average (0.04 where a tie of 5e-4 was not taken for one).
 HALF = Tolerance(identical=0.0, distance=0.05, mean_distance=1e-3, tie=0.05)
 

@@ -192,7 +192,7 @@ def _classifier(record: Any, config: ImageGPTConfig) -> Classifier:
 
 
 def _sampling(record: Any) -> SamplingDefaults:
-    """The recommended sampling; the model's own distribution if there is none, as in older bundles."""
+    """The recommended sampling; the plain distribution if there is none, as in older bundles."""
     if record is None:
         return SamplingDefaults()
     temperature, top_k, top_p = record["temperature"], record["top_k"], record["top_p"]
