@@ -66,8 +66,9 @@ def _resized(graph: Assembly, image: ir.Value, form: ImageFormat, *, crop: bool)
     columns_first = op("Transpose", to_height(op("Transpose", narrow, perm=[1, 2, 0])), perm=[2, 1, 0])
     low = to_height(op("Transpose", image, perm=[2, 1, 0]))  # [3, image width, height]
     rows_first = op("Transpose", to_width(op("Transpose", low, perm=[0, 2, 1])), perm=[1, 2, 0])
-    lost_rows = op("Sub", rows.length(), _double(graph, form.height))
-    lost_columns = op("Sub", columns.length(), _double(graph, form.width))
+    # By the whole picture, whatever part of it is resized.
+    lost_rows = op("Sub", rows.size, _double(graph, form.height))
+    lost_columns = op("Sub", columns.size, _double(graph, form.width))
     loses_rows = op("Greater", lost_rows, _double(graph, 0))
     is_tall = op("And", loses_rows, op("Greater", lost_rows, op("Mul", lost_columns, _double(graph, 2))))
     return op("Where", is_tall, rows_first, columns_first)
@@ -81,14 +82,10 @@ class _Axis:
     """An axis of a picture, and which part of it is resized."""
 
     def __init__(self, graph: Assembly, image: ir.Value, axis: int) -> None:
-        self._graph = graph
         self.n = graph.op("Squeeze", graph.op("Shape", image, start=axis, end=axis + 1))
         self.size = graph.op("Cast", self.n, to=_DOUBLE)
         self.begin: ir.Value | None = None  # None for all of the axis
         self.end = self.size
-
-    def length(self) -> ir.Value:
-        return self.end if self.begin is None else self._graph.op("Sub", self.end, self.begin)
 
 
 def _cut(graph: Assembly, rows: _Axis, columns: _Axis, form: ImageFormat) -> None:
@@ -137,10 +134,12 @@ def _coefficients(graph: Assembly, axis: _Axis, size: int, resample: int) -> ir.
     def number(value: float) -> ir.Value:
         return _double(graph, value)
 
-    begin, end = axis.begin, axis.end
-    if begin is not None:  # Pillow takes the part to resize as float32
-        begin, end = (op("Cast", op("Cast", value, to=_FLOAT), to=_DOUBLE) for value in (begin, end))
-    scale = op("Div", end if begin is None else op("Sub", end, begin), number(size))
+    begin, length = axis.begin, axis.end
+    if begin is not None:  # Pillow takes the ends of the part as float32, and their difference too
+        begin, end = (op("Cast", value, to=_FLOAT) for value in (begin, axis.end))
+        length = op("Cast", op("Sub", end, begin), to=_DOUBLE)
+        begin = op("Cast", begin, to=_DOUBLE)
+    scale = op("Div", length, number(size))
     stretch = op("Max", scale, number(1))
     support = op("Mul", stretch, number(reach))
     centre = op("Mul", graph.constant((np.arange(size, dtype=np.float64) + 0.5)[:, None]), scale)

@@ -112,6 +112,7 @@ def pictures() -> Iterator[tuple[str, np.ndarray]]:
     yield "black", np.zeros((1, 1, 3), np.uint8)
     yield "white", np.full((3, 2, 3), 255, np.uint8)
     yield "noise-8x8", rng.integers(0, 256, (8, 8, 3), np.uint8)
+    yield "noise-30x90", np.random.default_rng(6).integers(0, 256, (90, 30, 3), np.uint8)
     yield "noise-97x61", rng.integers(0, 256, (61, 97, 3), np.uint8)
     yield "wide", np.ascontiguousarray(photo[100:103, :200])
     yield "tall", np.ascontiguousarray(photo[:200, 300:303])
@@ -156,7 +157,7 @@ def cases(checkpoint: Path) -> dict[str, Any]:
         for name, pixels in shown.items()
     }
     teacher = []
-    for name in ("photo", "noise-8x8"):
+    for name in ("photo", "noise-8x8", "noise-30x90"):
         picture = tokens[name]
         behind_sos, alone = forward(model, [SOS, *picture[:-1]]), forward(model, picture)
         square = processor(images=cut_square(Image.fromarray(shown[name])))["input_ids"][0].tolist()

@@ -23,7 +23,7 @@ from igpt_runtime import GenerationOptions, open_session
 from igpt_runtime.bundle.config import ImageFormat
 from igpt_runtime.bundle.graph_io import TensorSpec
 from igpt_runtime.engine.generate import generate_all
-from igpt_runtime.pictures.palette import image_to_tokens, tokens_to_image
+from igpt_runtime.pictures.palette import image_to_tokens, nearest_clusters, tokens_to_image
 
 DEMO = Path(__file__).parents[2] / "runtime" / "python" / "igpt_runtime" / "demo"
 PHOTO = load_sample_image("china.jpg")
@@ -66,32 +66,58 @@ def bundles(
     return make
 
 
-@pytest.fixture(scope="module", params=[2, 3], ids=["bilinear", "bicubic"])
-def preprocess(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageFormat, Run]:
-    """A format of 24x40 pixels in 512 random colours, and its graph."""
-    form = ImageFormat(24, 40, RNG.uniform(-1, 1, (512, 3)).astype(np.float32), request.param)
+@pytest.fixture(scope="module", params=[(2, False), (3, False), (2, True), (3, True)], ids=str)
+def preprocess(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageFormat, bool, Run]:
+    """A format of 24x40 pixels in 512 random colours, whether pictures are cut to its shape, and its graph."""
+    resample, crop = request.param
+    form = ImageFormat(24, 40, RNG.uniform(-1, 1, (512, 3)).astype(np.float32), resample)
     directory = tmp_path_factory.mktemp("preprocess")
     picture = TensorSpec("image", "uint8", ("image_height", "image_width", 3))
-    graph = preprocess_graph(([picture], [TensorSpec("tokens", "int64", (960,))]), form)
+    graph = preprocess_graph(([picture], [TensorSpec("tokens", "int64", (960,))]), form, crop=crop)
     write_graph(graph, "preprocess.onnx", directory)
-    return form, opened(directory / "preprocess.onnx")
+    return form, crop, opened(directory / "preprocess.onnx")
+
+
+def pillow_tokens(pixels: np.ndarray, form: ImageFormat, crop: bool) -> np.ndarray:
+    """Tokens of a picture that Pillow itself resizes, in one call."""
+    image = Image.fromarray(pixels)
+    box = (0.0, 0.0, float(image.width), float(image.height))
+    if crop:
+        scale = min(image.width / form.width, image.height / form.height)
+        width, height = min(form.width * scale, image.width), min(form.height * scale, image.height)
+        left, top = (image.width - width) / 2, (image.height - height) / 2
+        box = (left, top, min(left + width, image.width), min(top + height, image.height))
+    small = image.resize((form.width, form.height), Image.Resampling(form.resample), box=box)
+    return nearest_clusters(np.asarray(small), form.clusters).ravel()
 
 
 @pytest.mark.parametrize(
     ("height", "width"),
     [(1, 1), (1, 300), (300, 1), (24, 40), (23, 41), (48, 80), (427, 640), (640, 200), (90, 40), (101, 77), (7, 500)],
 )
-def test_preprocess_is_pillow(preprocess: tuple[ImageFormat, Run], height: int, width: int) -> None:
+def test_preprocess_is_pillow(preprocess: tuple[ImageFormat, bool, Run], height: int, width: int) -> None:
     """Every token, of photographs and of noise, whichever axis is resized first."""
-    form, run = preprocess
+    form, crop, run = preprocess
     photo = np.concatenate([PHOTO] * 2)[:height, :width]
     noise = RNG.integers(0, 256, photo.shape, dtype=np.uint8)
     for pixels in (photo, noise):
-        picture = Image.fromarray(pixels)
-        assert np.array_equal(
-            run(image=pixels)[0],
-            image_to_tokens(picture, form.clusters, form.height, form.width, resample=form.resample).ravel(),
-        )
+        check_tokens(run, pixels, form, crop)
+
+
+def test_preprocess_of_any_size_is_pillow(preprocess: tuple[ImageFormat, bool, Run]) -> None:
+    """Small pictures of many proportions, where it tells which axis comes first and how a part's ends are rounded."""
+    form, crop, run = preprocess
+    for height, width in RNG.integers(1, 150, (60, 2)):
+        check_tokens(run, RNG.integers(0, 256, (height, width, 3), dtype=np.uint8), form, crop)
+
+
+def check_tokens(run: Run, pixels: np.ndarray, form: ImageFormat, crop: bool) -> None:
+    """The graph's tokens and the runtime's are those of Pillow's resizing."""
+    expected = pillow_tokens(pixels, form, crop)
+    size = (form.height, form.width)
+    found = image_to_tokens(Image.fromarray(pixels), form.clusters, *size, crop=crop, resample=form.resample)
+    assert np.array_equal(found, expected), pixels.shape
+    assert np.array_equal(run(image=pixels)[0], expected), pixels.shape
 
 
 def test_preprocess_of_the_demo() -> None:

@@ -56,8 +56,9 @@ def resize_image(
     gap = 1024.0 if max(image.size) > _LONG_SIDE else None
     left, top, right, bottom = box
     kind = Image.Resampling(resample)
-    if height < bottom - top and bottom - top - height > 2 * (right - left - width):
-        # Rows first, as Pillow does since version 13; levels are rounded in between, so the order tells.
+    if image.height > height and image.height - height > 2 * (image.width - width):
+        # Rows first, as Pillow does since version 13, by the size of the whole picture, whatever part of it is resized.
+        # Levels are rounded in between, so the order tells.
         image = image.resize((image.width, height), kind, box=(0, top, image.width, bottom), reducing_gap=gap)
         top, bottom = 0, height
     return image.resize((width, height), kind, box=(left, top, right, bottom), reducing_gap=gap)
