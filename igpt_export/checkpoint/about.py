@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from igpt_runtime.bundle.manifest import CARD_FILE
+from igpt_runtime.privacy import HUB, turn_off
 
 _LICENSE_FIELDS = ("license", "license_name", "license_link")  # of a card's header, as the Hugging Face Hub reads it
 
@@ -25,6 +26,7 @@ def read_license(directory: Path) -> dict[str, str | list[str]]:
     path = directory / CARD_FILE
     if not path.is_file():
         return {}
+    turn_off(HUB)
     try:
         from huggingface_hub.repocard import metadata_load
 

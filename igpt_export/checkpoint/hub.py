@@ -8,6 +8,7 @@ from igpt_export.checkpoint.weights import BIN_NAMES, SAFETENSORS_NAMES
 from igpt_runtime.bundle.hub import explain, parse_hub_id
 from igpt_runtime.bundle.manifest import CARD_FILE
 from igpt_runtime.errors import CheckpointError
+from igpt_runtime.privacy import HUB, turn_off
 
 __all__ = ["download", "parse_hub_id"]
 
@@ -30,6 +31,7 @@ def download(repo_id: str, revision: str | None) -> Path:
 
 
 def _snapshot(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
+    turn_off(HUB)
     try:
         from huggingface_hub import errors, snapshot_download
     except ImportError:

@@ -14,8 +14,16 @@ import { openWithCopies } from './copying-graph.mjs';
 
 const NO_COPY = new Error('no copy is wanted'); // one for all: making one takes time
 
+turnTelemetryOff();
 const binding = findBinding();
 let copies = true; // whether whoever runs the binding wants copies of its outputs
+
+/** ONNX Runtime tells its makers nothing, unless the user has asked for that. It looks when it is loaded. */
+function turnTelemetryOff() {
+  if (!/^\s*(0|false|no|off|n)\s*$/i.test(process.env.ORT_DISABLE_TELEMETRY ?? '')) {
+    process.env.ORT_DISABLE_TELEMETRY = '1';
+  }
+}
 
 /** The binding, made to copy outputs only where that is wanted; undefined if it is not as expected. */
 function findBinding() {

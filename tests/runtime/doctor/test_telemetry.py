@@ -9,6 +9,7 @@ from igpt_runtime.doctor import telemetry
 from igpt_runtime.doctor.finding import OK, UNKNOWN, WARNING, Finding
 from igpt_runtime.doctor.start_provider import start_provider
 from igpt_runtime.doctor.telemetry import SWITCH, VARIABLES
+from igpt_runtime.privacy import HUB
 
 NOWHERE = "http://127.0.0.1:9"  # no proxy listens there, so that nothing is sent
 
@@ -18,15 +19,16 @@ def of_onnxruntime(environment: dict[str, str] | None) -> Finding:
 
 
 @pytest.mark.parametrize(
-    "variables",
+    ("variables", "on"),
     [
-        {SWITCH: "1"}, {SWITCH: "On"}, {SWITCH: "0"}, {SWITCH: "2"}, {SWITCH: ""}, {"CI": "true"}, {"CI": "false"},
-        {"GITHUB_ACTIONS": "1", SWITCH: "0"},
+        ({}, False), ({SWITCH: "1"}, False), ({SWITCH: "On"}, False), ({SWITCH: "2"}, False), ({SWITCH: ""}, False),
+        ({SWITCH: "0"}, True), ({SWITCH: " No"}, True), ({SWITCH: "0", "CI": "false"}, True),
+        ({SWITCH: "0", "CI": "true"}, False), ({SWITCH: "0", "GITHUB_ACTIONS": "1"}, False),
     ],
     ids=str,
 )  # fmt: skip
-def test_it_is_as_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
-    """With telemetry on, ONNX Runtime writes an identifier of the device."""
+def test_it_is_as_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], on: bool) -> None:
+    """It is on only if the user says so. ONNX Runtime then writes an identifier of the device."""
     for name in (*VARIABLES, "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"HOME": str(tmp_path), "https_proxy": NOWHERE, "HTTPS_PROXY": NOWHERE, **variables}.items():
@@ -34,15 +36,21 @@ def test_it_is_as_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable
     outcome = start_provider("cpu", None)
     assert outcome.error is None
     finding = of_onnxruntime(outcome.said["environment"])
-    assert finding.status in (OK, WARNING)
-    assert finding.found.startswith("on: " if list(tmp_path.rglob("deviceid")) else "off: ")
+    assert bool(list(tmp_path.rglob("deviceid"))) == on
+    assert (finding.status, finding.found.split(":")[0]) == ((WARNING, "on") if on else (OK, "off"))
 
 
 def test_on() -> None:
     finding = of_onnxruntime({})
     assert finding.status == WARNING and finding.found.startswith("on: ")
-    assert finding.remedy == f"to send none, set {SWITCH}=1"
+    assert finding.remedy == f"to send none, unset {SWITCH}"
+
+
+def test_who_has_switched_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "yes")
     assert of_onnxruntime({SWITCH: "yes"}).found == f"off: {SWITCH} is yes"
+    monkeypatch.delenv(SWITCH)
+    assert of_onnxruntime({SWITCH: "1"}).found == f"off: igpt-run sets {SWITCH}=1"
 
 
 def test_a_build_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,10 +69,13 @@ def test_what_cannot_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "libraries are not found" in of_onnxruntime({}).found
 
 
-@pytest.mark.parametrize("name", ["HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize("name", ["DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE"])
 def test_of_the_hub(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    for variable in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE"):
+    for variable in (HUB, "DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(variable, raising=False)
+    _, finding = telemetry.telemetry({})
+    assert finding.found == f"off: igpt-run sets {HUB}=1"
+    monkeypatch.setenv(HUB, "0")
     _, finding = telemetry.telemetry({})
     assert finding.found.startswith("downloads name the versions of Python and torch")
     monkeypatch.setenv(name, "true")

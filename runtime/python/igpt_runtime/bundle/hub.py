@@ -11,6 +11,7 @@ from pathlib import Path
 
 from igpt_runtime.bundle.manifest import CARD_FILE, MANIFEST_FILE, is_file_name, read_manifest
 from igpt_runtime.errors import BundleError, DeviceError
+from igpt_runtime.privacy import HUB, turn_off
 
 __all__ = ["explain", "find_bundle", "one_line", "parse_hub_id"]
 
@@ -64,6 +65,7 @@ def _snapshot(repo_id: str, revision: str | None) -> Path:
 
 def _fetcher(repo_id: str, name: str) -> Callable[[str, str | None], Path]:
     """A function from a file of a repository and a revision to its path in the cache, where it is from then on."""
+    turn_off(HUB)
     try:
         import huggingface_hub
     except ImportError as error:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from igpt_runtime.doctor.finding import OK, UNKNOWN, WARNING, Finding
+from igpt_runtime.privacy import HUB, ONNX_RUNTIME, is_asked_for
 
 _TOPIC = "telemetry"
-SWITCH = "ORT_DISABLE_TELEMETRY"
+SWITCH = ONNX_RUNTIME
 _COLLECTOR = "events.data.microsoft.com"  # in libraries of ONNX Runtime that can send
 # Of these, set by services of continuous integration, one is enough; onnxruntime/core/platform/telemetry_environment.h.
 _SERVICES = (
@@ -49,12 +50,19 @@ def _onnxruntime(environment: Mapping[str, str]) -> Finding:
         found = f"not known: this build can send, and has no {SWITCH}"
         return Finding(_TOPIC, "ONNX Runtime", UNKNOWN, found, "read Privacy.md of the package onnxruntime")
     if environment.get(SWITCH, "").strip().lower() in ("1", "true", "yes", "on", "y"):
-        return Finding(_TOPIC, "ONNX Runtime", OK, f"off: {SWITCH} is {environment[SWITCH]}")
+        return Finding(_TOPIC, "ONNX Runtime", OK, f"off: {_how(SWITCH)}")
     for name in _SERVICES:
         if environment.get(name, "").strip().lower() not in ("", "0", "false", "no", "off"):
             return Finding(_TOPIC, "ONNX Runtime", OK, f"off: {name} is set, as in continuous integration")
     found = f"on: ONNX Runtime sends events about its use to Microsoft, at {_COLLECTOR}"
-    return Finding(_TOPIC, "ONNX Runtime", WARNING, found, f"to send none, set {SWITCH}=1")
+    return Finding(_TOPIC, "ONNX Runtime", WARNING, found, f"to send none, unset {SWITCH}")
+
+
+def _how(switch: str) -> str:
+    """By whom a variable was set to 1."""
+    if switch in os.environ:
+        return f"{switch} is {os.environ[switch]}"
+    return f"igpt-run sets {switch}=1"
 
 
 def _holds(path: Path, text: str) -> bool:
@@ -67,7 +75,9 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def _hub() -> str:
-    for name in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE"):
+    for name in ("DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE"):
         if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
             return f"off: {name} is {os.environ[name]}"
-    return "downloads name the versions of Python and torch; HF_HUB_DISABLE_TELEMETRY=1 leaves torch out"
+    if is_asked_for(HUB):
+        return f"downloads name the versions of Python and torch; unset {HUB} to leave torch out"
+    return f"off: {_how(HUB)}"

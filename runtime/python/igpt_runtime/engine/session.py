@@ -18,6 +18,7 @@ from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
+from igpt_runtime.privacy import ONNX_RUNTIME, turn_off
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -215,12 +216,16 @@ def open_session(
 
 
 def import_onnxruntime() -> Any:
-    """Import onnxruntime. Raises DeviceError when it is not installed, or when both distributions are."""
+    """Import onnxruntime, with its telemetry off unless the user has asked for it.
+
+    Raises DeviceError when it is not installed, or when both distributions are.
+    """
     if all(is_installed(name) for name in _DISTRIBUTIONS):
         raise DeviceError(
             "both onnxruntime and onnxruntime-gpu are installed and overwrite each other; "
             "run: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install onnxruntime or onnxruntime-gpu"
         )
+    turn_off(ONNX_RUNTIME)
     try:
         import onnxruntime
     except ImportError as error:
