@@ -17,9 +17,11 @@ from igpt_export.bundle_writer import (
     write_weights,
 )
 from igpt_export.card.card import write_card
+from igpt_export.card.onnxruntime_minimum import minimum
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.checkpoint.tensors import ShapedTensors
 from igpt_export.graphs.bundle_graphs import trace_graphs
+from igpt_export.graphs.metadata import graph_metadata
 from igpt_export.graphs.trace import OPSET
 from igpt_export.model.model import Parts
 from igpt_export.model.portable import inlined
@@ -30,7 +32,7 @@ from igpt_export.precision.quantize import QuantizedTensors
 from igpt_export.verify.bundle import verify_bundle
 from igpt_export.verify.certificate import certify, check_loss
 from igpt_runtime.bundle import graph_io
-from igpt_runtime.bundle.manifest import WEIGHTS_FILE, FileRecord, GraphRecord, Manifest
+from igpt_runtime.bundle.manifest import WEIGHTS_FILE, GraphRecord, Manifest
 from igpt_runtime.engine.session import import_onnxruntime, is_installed
 from igpt_runtime.errors import OptionError
 from igpt_runtime.progress import SILENT, Progress
@@ -113,9 +115,11 @@ def write_bundle(
     )  # fmt: skip
     if options.profile == "portable":
         graphs = {name: inlined(graph) for name, graph in graphs.items()}
+    manifest = _manifest(checkpoint, options, graphs)
     for name, graph in graphs.items():
+        graph.metadata_props.update(graph_metadata(manifest, name, checkpoint.about.license))
         write_graph(graph, f"{name}.onnx", directory)
-    manifest = _manifest(checkpoint, options, graphs, file_records(directory, {WEIGHTS_FILE: weights}))
+    manifest = replace(manifest, files=file_records(directory, {WEIGHTS_FILE: weights}))
     write_manifest(manifest, directory)
     progress.stage("verifying against torch")
     report = verify_bundle(directory, tensors, checkpoint, options.precision, progress)
@@ -142,7 +146,9 @@ def _loss_limit(checkpoint: Checkpoint, options: ExportOptions) -> float:
         raise OptionError(
             "fp32 needs no calibration and loses nothing; give --precision int8, int4 or fp16, or --kv-cache int8"
         )
-    if asked is not None and "lm_head.weight" not in checkpoint.tensors and checkpoint.classifier is None:
+    classifier = checkpoint.classifier
+    predicts_classes = classifier is not None and classifier.function_to_apply != "none"
+    if asked is not None and "lm_head.weight" not in checkpoint.tensors and not predicts_classes:
         raise OptionError(
             f"{checkpoint.name} predicts neither tokens nor classes, so its loss is not known; "
             "leave --max-loss-increase out"
@@ -152,15 +158,14 @@ def _loss_limit(checkpoint: Checkpoint, options: ExportOptions) -> float:
     return MAX_LOSS_INCREASE if asked is None else asked
 
 
-def _manifest(
-    checkpoint: Checkpoint, options: ExportOptions, graphs: dict[str, ir.Model], files: dict[str, FileRecord]
-) -> Manifest:
+def _manifest(checkpoint: Checkpoint, options: ExportOptions, graphs: dict[str, ir.Model]) -> Manifest:
+    """The manifest of these graphs, as long as nothing is written and verified."""
     classifier, precision = checkpoint.classifier, options.precision
     specs = graph_io.graph_specs(
         checkpoint.config,
         checkpoint.image_format,
         lm_head=graph_io.DECODE in graphs,
-        n_labels=0 if classifier is None else len(classifier.labels),
+        classifier=classifier,
         cache_dtype=precision.cache_dtype,
     )
     return Manifest(
@@ -173,9 +178,10 @@ def _manifest(
         image_format=checkpoint.image_format,
         classifier=classifier,
         graphs={name: GraphRecord(f"{name}.onnx", *map(tuple, specs[name])) for name in graphs},
-        files=files,
+        files={},
         source={"checkpoint": checkpoint.source, "sha256": checkpoint.sha256},
         tools={name: importlib.metadata.version(name) for name in _TOOLS if is_installed(name)},
         verification={},
         sampling=checkpoint.sampling,
+        onnxruntime_minimum=minimum(options.profile, precision.weights, precision.kv_cache).release,
     )

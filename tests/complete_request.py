@@ -9,7 +9,7 @@ def complete_request(image: np.ndarray, keep_rows: int, n: int, seed: int, **opt
         "image": image,
         "keep_rows": np.array(keep_rows, np.int64),
         "n": np.array(n, np.int64),
-        "seed": np.array(seed, np.uint64),
+        "seed": np.array(seed % 2**64, np.uint64).view(np.int64),
         "temperature": np.array(options.get("temperature", 1.0), np.float32),
         "top_k": np.array(options.get("top_k", 0), np.int64),
         "top_p": np.array(options.get("top_p", 1.0), np.float32),

@@ -17,9 +17,9 @@ _CLASSIFY = """
 from igpt_runtime import classify, open_session
 
 session = open_session(".")
-(probabilities,) = classify(session, ["picture.png"])
-for label, probability in zip(session.manifest.classifier.labels, probabilities):
-    print(f"{probability:.1%} {label}")
+(results,) = classify(session, ["picture.png"])
+for label, result in zip(session.manifest.classifier.labels, results):
+    print(label, result)
 """
 _FEATURES = """
 from igpt_runtime import features, open_session
@@ -32,7 +32,7 @@ import numpy as np, onnxruntime
 from PIL import Image
 
 request = {{"image": np.asarray(Image.open("picture.png").convert("RGB")), "keep_rows": np.array({keep})}}
-request |= {{"n": np.array(4), "seed": np.array(1, np.uint64), "temperature": np.array({temperature}, np.float32)}}
+request |= {{"n": np.array(4), "seed": np.array(1), "temperature": np.array({temperature}, np.float32)}}
 request |= {{"top_k": np.array({top_k}), "top_p": np.array({top_p}, np.float32)}}
 session = onnxruntime.InferenceSession("complete.onnx")
 for number, picture in enumerate(session.run(["images"], request)[0], start=1):
@@ -99,7 +99,7 @@ def _bare_sample(manifest: Manifest) -> str | None:
         return _BARE_COMPLETE.format(
             keep=keep, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
         )
-    for graph, output in ((graph_io.CLASSIFY, graph_io.PROBABILITIES), (graph_io.FEATURES, graph_io.FEATURES)):
+    for graph in (graph_io.CLASSIFY, graph_io.FEATURES):
         if graph in manifest.graphs:
-            return _BARE.format(graph=graph, output=output)
+            return _BARE.format(graph=graph, output=manifest.graphs[graph].outputs[0].name)
     return None

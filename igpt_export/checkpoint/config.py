@@ -68,7 +68,7 @@ _HARMLESS: dict[str, tuple[object, ...]] = {  # field: the values that leave the
 
 _IGNORED = {
     # training
-    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "initializer_range", "gradient_checkpointing", "problem_type"),
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "initializer_range", "gradient_checkpointing"),
     # what the library returns and how it runs, not what it computes (with is_decoder or without, the mask is causal)
     *("use_cache", "is_decoder", "chunk_size_feed_forward", "attn_implementation", "num_return_sequences", "num_beams"),
     *("num_beam_groups",),
@@ -77,8 +77,13 @@ _IGNORED = {
     # GPT-2's old names: a copy of n_positions
     *("n_ctx",),
     # classification and probes: read by `classifier_from_hf`
-    *("num_labels", "id2label", "label2id", "probe_layers", "probe_protocol"),
+    *("num_labels", "id2label", "label2id", "probe_layers", "probe_protocol", "problem_type"),
 }
+
+# What transformers' pipeline makes of a head's outputs, by `problem_type`.
+_FUNCTIONS = {
+    "regression": "none", "multi_label_classification": "sigmoid", "single_label_classification": "softmax",
+}  # fmt: skip
 
 # An unknown key that begins like this means to shape the model.
 _SHAPING = (
@@ -143,7 +148,8 @@ def classifier_from_hf(
 
     A `score` head (ImageGPTForImageClassification) reads the last hidden state of all tokens; a `probe`, this project's
     extension, features of the layers in `probe_layers`, one after the other, by the protocol `probe_protocol`. Labels
-    are those of `id2label` by index, else LABEL_0, LABEL_1 ... Raises one CheckpointError that lists every problem.
+    are those of `id2label` by index, else LABEL_0, LABEL_1 ... What is applied to the outputs of a `score` head follows
+    from `problem_type`. Raises one CheckpointError that lists every problem.
     """
     problems: list[str] = []
     n_labels, n_inputs = shape
@@ -159,9 +165,19 @@ def classifier_from_hf(
         )
     if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         problems.append(f"probe_protocol is {_shown(protocol)}, none of {', '.join(PROTOCOLS)}")
+    function = _function(None if probe else raw.get("problem_type"), n_labels, problems)
     if problems:
         refuse(where, problems, "correct these fields so that they describe the classifier's weights")
-    return Classifier(labels=labels, layers=tuple(layers), protocol=protocol)
+    return Classifier(labels, tuple(layers), protocol, function)
+
+
+def _function(problem_type: object, n_labels: int, problems: list[str]) -> str:
+    """What transformers' `ImageClassificationPipeline` applies to the outputs of a head."""
+    if problem_type is not None and not (isinstance(problem_type, str) and problem_type in _FUNCTIONS):
+        problems.append(f"problem_type is {_shown(problem_type)}, none of {', '.join(_FUNCTIONS)}")
+    if n_labels == 1 and problem_type != "regression":
+        return "sigmoid"
+    return _FUNCTIONS.get(str(problem_type), "softmax")
 
 
 def _is_layer(value: object, config: ImageGPTConfig) -> bool:

@@ -137,7 +137,7 @@ def trace_graphs(
     code; stored_names: what weights are called in the file, by their names in the model, if it is something else.
     """
     config, form, classifier = checkpoint.config, checkpoint.image_format, checkpoint.classifier
-    specs = graph_specs(config, form, lm_head=parts.lm_head, n_labels=parts.n_labels, cache_dtype=precision.cache_dtype)
+    specs = graph_specs(config, form, lm_head=parts.lm_head, classifier=classifier, cache_dtype=precision.cache_dtype)
     traced = _traced_pieces(config, parts, precision, classifier, specs)
     graphs = {}
     for name, pieces in traced.items():

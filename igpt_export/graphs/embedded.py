@@ -9,7 +9,7 @@ from igpt_export.graphs.complete import completion_graph
 from igpt_export.graphs.picture_input import Graphs, PictureInput
 from igpt_export.graphs.pictures import preprocess_graph
 from igpt_runtime.bundle import graph_io
-from igpt_runtime.bundle.config import PROTOCOLS, Classifier, ImageFormat, ImageGPTConfig, Protocol
+from igpt_runtime.bundle.config import PROTOCOLS, Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.bundle.graph_io import GraphSpec
 
 
@@ -26,7 +26,7 @@ def embedded_graphs(
             if protocol.crop
             else {}
         )
-        made[graph_io.CLASSIFY] = _classify_graph({**graphs, **crops}, specs[graph_io.CLASSIFY], config, protocol)
+        made[graph_io.CLASSIFY] = _classify_graph({**graphs, **crops}, specs[graph_io.CLASSIFY], config, classifier)
     if graph_io.DECODE in graphs:
         made[graph_io.SCORE] = _score_graph(graphs, specs[graph_io.SCORE], config, form)
     if graph_io.DECODE_SHARED in graphs:
@@ -40,11 +40,15 @@ def _features_graph(graphs: Graphs, spec: GraphSpec) -> ir.Model:
     return graph.model([graph.op("Squeeze", features, graph.axis(0))], spec[1], graph_io.FEATURES)
 
 
-def _classify_graph(graphs: Graphs, spec: GraphSpec, config: ImageGPTConfig, protocol: Protocol) -> ir.Model:
+def _classify_graph(graphs: Graphs, spec: GraphSpec, config: ImageGPTConfig, classifier: Classifier) -> ir.Model:
     graph = PictureInput(spec, graphs)
-    tokens = graph.behind_sos(config) if protocol.sos else graph.tokens
-    logits = graph.op("Squeeze", graph.prefill(tokens)[graph_io.CLASS_LOGITS], graph.axis(0))
-    return graph.model([graph.op("Softmax", logits, axis=-1)], spec[1], graph_io.CLASSIFY)
+    tokens = graph.behind_sos(config) if PROTOCOLS[classifier.protocol].sos else graph.tokens
+    result = graph.op("Squeeze", graph.prefill(tokens)[graph_io.CLASS_LOGITS], graph.axis(0))
+    if classifier.function_to_apply == "softmax":
+        result = graph.op("Softmax", result, axis=-1)
+    elif classifier.function_to_apply == "sigmoid":
+        result = graph.op("Sigmoid", result)
+    return graph.model([result], spec[1], graph_io.CLASSIFY)
 
 
 def _score_graph(graphs: Graphs, spec: GraphSpec, config: ImageGPTConfig, form: ImageFormat) -> ir.Model:

@@ -13,9 +13,11 @@ _UNIT = np.array(2.0**-24, np.float32)
 def draws_of(graph: Assembly, seed: ir.Value, samples: ir.Value, fed: ir.Value, positions: ir.Value) -> ir.Value:
     """Uniforms [positions from the one before `fed` on, rows]."""
     op, constant = graph.op, graph.constant
-    shifts = constant(np.array([48, 32, 16, 0], np.uint64))
-    quarters = op("BitwiseAnd", op("BitShift", seed, shifts, direction="RIGHT"), constant(np.array(_HALF, np.uint64)))
-    quarters = op("Cast", quarters, to=ir.DataType.INT64.value)
+    # A seed from 2^63 on is a negative number of the same bits. Division rounds to zero: the sign is taken off first.
+    rest = op("BitwiseAnd", seed, constant(2**63 - 1))
+    quarters = op("BitwiseAnd", op("Div", rest, constant(np.array([2**48, 2**32, 2**16, 1]))), constant(_HALF))
+    sign = op("Cast", op("Less", seed, constant(0)), to=ir.DataType.INT64.value)
+    quarters = op("Add", quarters, op("Mul", sign, constant(np.array([2**15, 0, 0, 0]))))
     key = [op("Slice", quarters, *(constant(np.array([place])) for place in ends)) for ends in ((0, 2), (2, 4))]
     key = [op("Reshape", word, constant(np.array([2, 1, 1]))) for word in key]
     places = op("Range", op("Sub", fed, constant(1)), positions, constant(1))

@@ -13,6 +13,7 @@ from igpt_export.verify.block_graph import BlockGraph
 from igpt_export.verify.stepping import run_steps
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import open_bundle
+from igpt_runtime.bundle.config import Classifier
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.errors import VerificationError
 from igpt_runtime.progress import Progress
@@ -86,7 +87,10 @@ def certify(
         pictures=pictures.source,
         prefill=prefill,
         decode=decode,
-        features={name: compare_features(reference.of(part), prefilled.of(part)) for name, part in parts.items()},
+        features={
+            name: compare_features(reference.of(part), prefilled.of(part), manifest.classifier)
+            for name, part in parts.items()
+        },
         largest_activation=tuple(observation.largest[block] for block in sorted(observation.largest)),
     )
 
@@ -94,20 +98,22 @@ def certify(
 def check_loss(certificate: Certificate, limit: float) -> None:
     """Raise VerificationError if more than `limit` nats are lost per token, or by a mere classifier per picture.
 
-    What counts is pictures that took no part in calibration, and each graph for itself.
+    What counts is pictures that took no part in calibration, and each graph for itself: by how much its loss has grown,
+    and how far its predictions are from the float model's.
     """
-    costs = [
-        (parts["held_out"].increase, "nats per token", graph)
-        for graph, parts in (("prefill", certificate.prefill), ("decode", certificate.decode))
-        if parts is not None
-    ]
+    costs = []
+    for graph, parts in (("prefill", certificate.prefill), ("decode", certificate.decode)):
+        if parts is not None:
+            # A loss can fall by chance while the predictions become others, so their divergence counts as well.
+            loss = parts["held_out"]
+            costs += [(loss.increase, f"nats per token ({graph}"), (loss.kl_divergence, f"nats of divergence ({graph}")]
     divergence = certificate.features["held_out"].kl_divergence
     if divergence is not None and not costs:
-        costs.append((divergence, "nats per picture", "classes"))
-    for cost, unit, what in costs:
+        costs.append((divergence, "nats per picture (classes"))
+    for cost, what in costs:
         if not cost <= limit:
             raise VerificationError(
-                f"this precision costs {cost:.4f} {unit} ({what}, {certificate.pictures}), more than "
+                f"this precision costs {cost:.4f} {what}, {certificate.pictures}), more than "
                 f"--max-loss-increase {limit:g}; nothing was kept - choose a finer --precision or --kv-cache, or "
                 "calibrate with pictures like those the model was trained on (--calibration DIR)"
             )
@@ -124,23 +130,39 @@ def compare(reference: Array, logits: Array, tokens: Tokens) -> Loss:
         nats_per_token_fp32=loss_reference,
         nats_per_token=loss,
         increase=loss - loss_reference,
-        kl_divergence=float((np.exp(theirs) * (theirs - ours)).sum(-1).mean()),
+        kl_divergence=_divergence(theirs, ours),
         top1_agreement=float((logits.argmax(-1) == reference.argmax(-1)).mean()),
     )
 
 
-def compare_features(reference: Outputs, ours: Outputs) -> Shift:
-    """Compare the features and the class logits of the same pictures."""
+def compare_features(reference: Outputs, ours: Outputs, classifier: Classifier | None) -> Shift:
+    """Compare the features and what the classifier makes of the same pictures; values of a regression are not."""
     error, size = (
         np.sqrt(np.square(array.astype(np.float64)).mean((0, 2)))
         for array in (ours.features - reference.features, reference.features)
     )
     divergence = agreement = None
-    if reference.class_logits is not None and ours.class_logits is not None:
-        theirs, log = _log_softmax(reference.class_logits), _log_softmax(ours.class_logits)
-        divergence = float((np.exp(theirs) * (theirs - log)).sum(-1).mean())
-        agreement = float((log.argmax(-1) == theirs.argmax(-1)).mean())
+    if classifier is not None and reference.class_logits is not None and ours.class_logits is not None:
+        if classifier.function_to_apply == "softmax":
+            divergence = _divergence(_log_softmax(reference.class_logits), _log_softmax(ours.class_logits))
+            agreement = float((ours.class_logits.argmax(-1) == reference.class_logits.argmax(-1)).mean())
+        elif classifier.function_to_apply == "sigmoid":  # a distribution for each label: it is right or not
+            theirs, log = (np.stack(_log_sigmoid(outputs.class_logits), -1) for outputs in (reference, ours))
+            divergence = _divergence(theirs, log) * theirs.shape[1]
+            agreement = float(((ours.class_logits > 0) == (reference.class_logits > 0)).mean())
     return Shift(len(reference.features), float((error / size).max()), divergence, agreement)
+
+
+def _divergence(theirs: npt.NDArray[np.float64], ours: npt.NDArray[np.float64]) -> float:
+    """Mean divergence of distributions, given as logarithms [..., outcomes]."""
+    return float((np.exp(theirs) * (theirs - ours)).sum(-1).mean())
+
+
+def _log_sigmoid(logits: Array | None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Logarithms of the probabilities that each label is right, and that it is not."""
+    assert logits is not None
+    wide = logits.astype(np.float64)
+    return -np.logaddexp(0, -wide), -np.logaddexp(0, wide)
 
 
 def _log_softmax(logits: Array) -> npt.NDArray[np.float64]:

@@ -19,6 +19,7 @@ from igpt_runtime.engine.kv_cache import shares_prefix
 from igpt_runtime.engine.random import uniforms
 from igpt_runtime.engine.session import import_onnxruntime
 from igpt_runtime.pictures.palette import image_to_tokens, tokens_to_image
+from igpt_runtime.tasks.classify import apply_function
 
 Array = npt.NDArray[Any]
 Tokens = npt.NDArray[np.int64]
@@ -65,7 +66,7 @@ def verify_picture_graphs(directory: Path, manifest: Manifest, precision: Precis
         rules = PROTOCOLS[manifest.classifier.protocol]
         given = tokens_of_it(crop=rules.crop)
         (inputs,) = shifted(given[None], sos) if rules.sos else given[None]
-        expected[graph_io.CLASSIFY] = np.exp(_log_softmax(prefilled(inputs, graph_io.CLASS_LOGITS)))
+        expected[graph_io.CLASSIFY] = apply_function(manifest.classifier, prefilled(inputs, graph_io.CLASS_LOGITS))
     if graph_io.SCORE in graphs:
         (inputs,) = shifted(tokens[None], sos)
         likelihood = _log_softmax(prefilled(inputs, graph_io.LOGITS))
@@ -107,7 +108,7 @@ def _completed(path: Path, pixels: Array, kept_rows: int) -> Tokens:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.disable_prepacking", "1")
-    request = {"keep_rows": np.array(kept_rows), "n": np.array(_ROWS), "seed": np.array(_SEED, np.uint64)}
+    request = {"keep_rows": np.array(kept_rows), "n": np.array(_ROWS), "seed": np.array(_SEED)}
     sampling = {"temperature": np.float32(1), "top_k": np.array(0), "top_p": np.float32(1)}
     feeds = {"image": pixels, **request, **{name: np.asarray(value) for name, value in sampling.items()}}
     tokens: Tokens = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, feeds)[1]

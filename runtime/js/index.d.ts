@@ -126,7 +126,9 @@ export interface Manifest {
     readonly labels: readonly string[];
     readonly layers: readonly number[];
     readonly protocol: 'paper' | 'hf';
+    readonly function_to_apply: 'softmax' | 'sigmoid' | 'none';
   } | null;
+  readonly onnxruntime_minimum: string | null;
   readonly graphs: {
     readonly [name: string]: {
       readonly file: string;
@@ -171,8 +173,8 @@ export interface Model {
     options?: SamplingOptions & KeepOptions,
   ): Promise<{ images: Picture[]; tokens: Int32Array[] }>;
 
-  /** Every class with its probability, likeliest first. */
-  classify(image: ImageSource): Promise<{ label: string; probability: number }[]>;
+  /** Every class with its probability, likeliest first; of a regression, every value, largest first. */
+  classify(image: ImageSource): Promise<{ label: string; probability?: number; value?: number }[]>;
   /** Mean-pooled hidden states, [n_layer + 1, n_embd] in `data`, row by row. */
   features(image: ImageSource): Promise<{ data: Float32Array; dims: [number, number] }>;
   /** Minus the log-likelihood of each token, [height x width] in nats, and their mean. */
@@ -194,6 +196,8 @@ export interface BundleOptions {
   executionProviders?: readonly (string | { readonly name: string })[];
   /** Whether files are compared with their SHA-256 when first used; their sizes always are. By default true. */
   verify?: boolean;
+  /** SHA-256 of the bundle's `manifest.json`, in hexadecimal: another bundle is refused. */
+  sha256?: string;
   /** Called while a file is read: its name, bytes so far, bytes in all. */
   progress?: (done: { file: string; loaded: number; total: number }) => void;
 }

@@ -8,7 +8,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 import { BundleError, OptionError, reason } from './core/errors.mjs';
-import { checkHash, checkSize, hostOptions, importRuntime, sessionOptions } from './core/host.mjs';
+import { checkHash, checkPinned, checkSize, hostOptions, importRuntime, sessionOptions } from './core/host.mjs';
 import { MANIFEST_FILE, MAX_MANIFEST_BYTES } from './core/manifest.mjs';
 import { Model } from './core/model.mjs';
 import { openNodeGraph, writesInPlace } from './core/node-graph.mjs';
@@ -28,7 +28,8 @@ export async function openBundle(directory, options = {}) {
     mapsWeights: true,
     inPlace: writesInPlace(),
     onGpu: false,
-    manifestText: () => readManifest(root),
+    release: ort.env?.versions?.node,
+    manifestText: () => readManifest(root, settings.sha256),
     file: (name, record) => checkedFile(path.join(root, name), name, record, settings),
     open: (graph, _weights, how) => {
       const session = { ...sessionOptions(settings, how), intraOpNumThreads: settings.threads ?? 0 };
@@ -38,7 +39,7 @@ export async function openBundle(directory, options = {}) {
   });
 }
 
-async function readManifest(root) {
+async function readManifest(root, sha256) {
   const file = path.join(root, MANIFEST_FILE);
   if (!(await stat(root).catch(() => undefined))?.isDirectory()) {
     throw new BundleError(`no bundle at ${root}; make one with igpt-export`, 'path');
@@ -47,7 +48,9 @@ async function readManifest(root) {
     if ((await stat(file)).size > MAX_MANIFEST_BYTES) {
       throw new BundleError(`${file} is too large to be a manifest; export the bundle again`, 'manifest');
     }
-    return new TextDecoder('utf-8', { fatal: true }).decode(await readFile(file));
+    const bytes = await readFile(file);
+    checkPinned(file, createHash('sha256').update(bytes).digest('hex'), sha256);
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (error) {
     if (error instanceof BundleError) {
       throw error;

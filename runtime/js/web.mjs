@@ -1,7 +1,7 @@
 /** Bundles in browsers: files are fetched, graphs run in onnxruntime-web. */
 
 import { BundleError, ImageError, OptionError, RuntimeError, reason } from './core/errors.mjs';
-import { checkHash, checkSize, hostOptions, importRuntime, sessionOptions } from './core/host.mjs';
+import { checkHash, checkPinned, checkSize, hostOptions, importRuntime, sessionOptions } from './core/host.mjs';
 import { MANIFEST_FILE, MAX_MANIFEST_BYTES, WEIGHTS_FILE } from './core/manifest.mjs';
 import { Model } from './core/model.mjs';
 import { openWithCopies } from './core/copying-graph.mjs';
@@ -22,8 +22,13 @@ export async function openBundle(url, options = {}) {
     mapsWeights: false,
     inPlace: false,
     onGpu: gpu !== undefined,
+    release: ort.env?.versions?.web,
     manifestText: async () => {
-      const bytes = await fetched(new URL(MANIFEST_FILE, base), 'manifest', MAX_MANIFEST_BYTES);
+      const manifest = new URL(MANIFEST_FILE, base);
+      const bytes = await fetched(manifest, 'manifest', MAX_MANIFEST_BYTES);
+      if (settings.sha256 !== undefined) {
+        checkPinned(manifest.href, await sha256Of(bytes, manifest), settings.sha256);
+      }
       return new TextDecoder('utf-8').decode(bytes);
     },
     file: (name, record) => checkedFile(new URL(encodeURIComponent(name), base), name, record, settings),
@@ -107,19 +112,24 @@ function addressOf(url) {
   }
 }
 
+/** SHA-256 of what was fetched, in hexadecimal. */
+async function sha256Of(bytes, url) {
+  const { subtle } = globalThis.crypto ?? {};
+  if (!subtle) {
+    const remedy = 'serve the page over https or from localhost, or open the bundle with verify: false and no sha256';
+    throw new RuntimeError(`${url.href} cannot be verified: this page has no crypto.subtle; ${remedy}`, 'verify');
+  }
+  const digest = new Uint8Array(await subtle.digest('SHA-256', bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
 async function checkedFile(url, name, record, { verify, progress }) {
   const bytes = await fetched(url, `files.${name}`, record.size, (loaded) =>
     progress?.({ file: name, loaded, total: record.size }),
   );
   checkSize(url.href, name, bytes.length, record);
   if (verify) {
-    const { subtle } = globalThis.crypto ?? {};
-    if (!subtle) {
-      const remedy = 'serve the page over https or from localhost, or open the bundle with verify: false';
-      throw new RuntimeError(`${url.href} cannot be verified: this page has no crypto.subtle; ${remedy}`, 'verify');
-    }
-    const digest = new Uint8Array(await subtle.digest('SHA-256', bytes));
-    checkHash(url.href, name, Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join(''), record);
+    checkHash(url.href, name, await sha256Of(bytes, url), record);
   }
   return bytes;
 }

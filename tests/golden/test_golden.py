@@ -106,6 +106,6 @@ def test_completions(run: Callable[..., list[np.ndarray]], case: dict[str, Any])
     assert drawn.tolist() == case["tokens"]
     if case["keep"] % 8 == 0:
         floats = {key: np.float32(options[key]) for key in (graph_io.TEMPERATURE, graph_io.TOP_P)}
-        seed = np.uint64(int(case["seed"]))
+        seed = np.uint64(int(case["seed"])).view(np.int64)
         request = {"n": case["n"], "top_k": case["top_k"], "keep_rows": case["keep"] // 8, "seed": seed, **floats}
         assert run("complete", image=pixels(case["picture"]), **request)[1].tolist() == case["tokens"]

@@ -101,7 +101,8 @@ def test_of_igpt_export(tmp_path: Path) -> None:
 def test_of_web(tmp_path: Path) -> None:
     """It is interrupted after it has served its page; where its files are is given, as it would download them."""
     page = "import sys, time, urllib.request; time.sleep(2); print(urllib.request.urlopen(sys.argv[1]).status)"
-    served = f"{sys.executable} -m igpt_runtime web --port 0 --no-open --onnxruntime-web {JS}/node_modules/onnxruntime-web > address & "
+    web = f"{sys.executable} -m igpt_runtime web --port 0 --no-open"
+    served = f"{web} --onnxruntime-web {JS}/node_modules/onnxruntime-web > address & "
     served += f"sleep 1; {sys.executable} -c '{page}' $(cat address); kill -INT $!; wait $!"
     check(*watched(tmp_path, "bash", "-c", f"set -m; {served}"), serves=True)
 

@@ -82,6 +82,10 @@ def evaluate(
         labels = loaded.label_names
     elif session.manifest.classifier is not None:
         labels = session.manifest.classifier.labels
+        if session.manifest.classifier.function_to_apply == "none":
+            raise BundleError(
+                f"the head of {session.bundle.path} is a regression, which names no class; give a --probe"
+            )
     else:
         raise BundleError(
             f"{session.bundle.path} has no classifier; give a --probe, or fit one with `igpt-run probe fit`"

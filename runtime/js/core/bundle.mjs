@@ -27,6 +27,7 @@ const NOT_EMBEDDED = 'export it with igpt-export --embed';
  * @property {boolean} mapsWeights whether graphs share the weights' memory
  * @property {boolean} inPlace whether a graph's `advance` writes outputs over the inputs that they replace
  * @property {boolean} onGpu whether decode graphs run on a GPU, where what `advance` replaces stays
+ * @property {string | undefined} release of ONNX Runtime, if it tells
  * @property {() => Promise<string>} manifestText
  * @property {(name: string, record: {size: number, sha256: string}) => Promise<unknown>} file a file of the bundle, once
  *     it was found to be what the manifest says
@@ -44,6 +45,15 @@ const NOT_EMBEDDED = 'export it with igpt-export --embed';
  * @property {(feeds: Record<string, Value>) => void} forget frees what `advance` left in `feeds`
  * @property {() => Promise<void>} release
  */
+
+/** Raises RuntimeError if ONNX Runtime is too old for a bundle: it might compute something else. */
+function checkRelease({ release, where }, { onnxruntime_minimum: minimum }) {
+  const [found, needed] = [release, minimum].map((text) => text?.match(/^(\d+)\.(\d+)/)?.slice(1).map(Number));
+  if (found && needed && (found[0] - needed[0] || found[1] - needed[1]) < 0) {
+    const message = `${where} needs ONNX Runtime ${minimum} or newer, and this is ${release}, which fails or computes something else`;
+    throw new RuntimeError(`${message}; install a newer onnxruntime-node or onnxruntime-web`, 'onnxruntime_minimum');
+  }
+}
 
 /** A tensor as hosts take it. */
 export function value(type, data, dims) {
@@ -63,9 +73,11 @@ export class Bundle {
     this.manifest = manifest;
   }
 
-  /** Reads the manifest. Raises BundleError. */
+  /** Reads the manifest. Raises BundleError, and RuntimeError for an ONNX Runtime that is too old. */
   static async open(host) {
-    return new Bundle(host, parseManifest(await host.manifestText(), host.where + MANIFEST_FILE));
+    const manifest = parseManifest(await host.manifestText(), host.where + MANIFEST_FILE);
+    checkRelease(host, manifest);
+    return new Bundle(host, manifest);
   }
 
   /** Whether decode graphs write into the cache they are given. */

@@ -1,9 +1,10 @@
 /** What both hosts check in the same way: options and files. */
 
 import { BundleError, OptionError, RuntimeError, reason } from './errors.mjs';
+import { SHA256 } from './manifest.mjs';
 import { checkNames, shown } from './options.mjs';
 
-const OPTIONS = ['threads', 'executionProviders', 'verify', 'progress'];
+const OPTIONS = ['threads', 'executionProviders', 'verify', 'progress', 'sha256'];
 
 /**
  * The options of `openBundle`.
@@ -14,7 +15,7 @@ const OPTIONS = ['threads', 'executionProviders', 'verify', 'progress'];
  */
 export function hostOptions(given, providers, others = []) {
   checkNames(given, [...OPTIONS, ...others]);
-  const { threads, executionProviders = providers, verify = true, progress } = given;
+  const { threads, executionProviders = providers, verify = true, progress, sha256 } = given;
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
     throw new OptionError(`threads must be a whole number of at least 1, got ${shown(threads)}`, 'threads');
   }
@@ -28,7 +29,10 @@ export function hostOptions(given, providers, others = []) {
   if (progress !== undefined && typeof progress !== 'function') {
     throw new OptionError(`progress must be a function, got ${shown(progress)}`, 'progress');
   }
-  return { threads, executionProviders, verify, progress };
+  if (sha256 !== undefined && !(typeof sha256 === 'string' && SHA256.test(sha256.toLowerCase()))) {
+    throw new OptionError(`sha256 must be 64 hexadecimal digits, got ${shown(sha256)}`, 'sha256');
+  }
+  return { threads, executionProviders, verify, progress, sha256 };
 }
 
 /** Raises BundleError unless a file has the size that the manifest says. */
@@ -44,6 +48,14 @@ export function checkHash(path, name, sha256, record) {
   if (sha256 !== record.sha256) {
     const message = `${path} does not match its sha256 in the manifest; copy or export the bundle again`;
     throw new BundleError(message, `files.${name}.sha256`);
+  }
+}
+
+/** Raises BundleError unless the manifest has the hash that was asked for, if one was. */
+export function checkPinned(where, found, sha256) {
+  if (sha256 !== undefined && found !== sha256.toLowerCase()) {
+    const message = `${where} has the SHA-256 ${found}, not ${sha256}: it is not the bundle that was asked for`;
+    throw new BundleError(`${message}; get the right one, or ask for this one if you trust it`, 'sha256');
   }
 }
 

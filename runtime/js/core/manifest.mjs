@@ -8,10 +8,12 @@ export const MANIFEST_FILE = 'manifest.json';
 export const WEIGHTS_FILE = 'weights.safetensors';
 export const MAX_MANIFEST_BYTES = 16 << 20;
 
-const VERSIONS = { format_version: 6, sampling_version: 1 };
+const VERSIONS = { format_version: 7, sampling_version: 1 };
 const PROTOCOLS = ['paper', 'hf'];
+const FUNCTIONS = ['softmax', 'sigmoid', 'none'];
 const PRECISIONS = ['fp32', 'int8', 'int4', 'fp16'];
-const SHA256 = /^[0-9a-f]{64}$/;
+export const SHA256 = /^[0-9a-f]{64}$/;
+const RELEASE = /^(\d{1,4})\.(\d{1,4})$/;
 
 /** Names of files that lie directly in the bundle: no path, whatever the system's separator. */
 export function isFileName(name) {
@@ -50,6 +52,7 @@ export function parseManifest(text, where) {
   checkImageFormat(record, check);
   checkClassifier(record, check);
   checkSampling(record, check);
+  checkMinimum(record, check);
   checkFiles(record, check);
   checkGraphs(record, check);
   return frozen(record);
@@ -101,13 +104,15 @@ function checkImageFormat({ image_format: form, config }, check) {
 function checkClassifier({ classifier, config }, check) {
   check(classifier === null || isObject(classifier), 'classifier', 'is missing');
   if (classifier !== null) {
-    const { labels, layers, protocol } = classifier;
+    const { labels, layers, protocol, function_to_apply: applied } = classifier;
     const named = Array.isArray(labels) && labels.length > 0 && labels.every((label) => typeof label === 'string');
     check(named, 'classifier.labels', 'is not a list of names');
     const isLayer = (layer) => Number.isInteger(layer) && layer >= 0 && layer <= config.n_layer;
     const known = Array.isArray(layers) && layers.length > 0 && layers.every(isLayer);
     check(known, 'classifier.layers', `are ${shown(layers)}, not some of 0 .. ${config.n_layer}`);
     check(PROTOCOLS.includes(protocol), 'classifier.protocol', `is ${shown(protocol)}, not one of ${PROTOCOLS.join(', ')}`);
+    const field = 'classifier.function_to_apply';
+    check(FUNCTIONS.includes(applied), field, `is ${shown(applied)}, not one of ${FUNCTIONS.join(', ')}`);
   }
 }
 
@@ -115,6 +120,16 @@ function checkSampling({ sampling }, check) {
   check(sampling === undefined || sampling === null || isObject(sampling), 'sampling', 'is no record of options');
   const [name, problem] = samplingProblem(recommendedSampling({ sampling })) ?? [];
   check(name === undefined, `sampling.${{ topK: 'top_k', topP: 'top_p' }[name] ?? name}`, problem);
+}
+
+function checkMinimum({ onnxruntime_minimum: minimum }, check) {
+  const known = minimum === null || (typeof minimum === 'string' && RELEASE.test(minimum));
+  check(known, 'onnxruntime_minimum', `is ${shown(minimum)}, not a release like 1.25`);
+}
+
+/** Whether a classifier gives values instead of probabilities. */
+export function isRegression({ function_to_apply: name }) {
+  return name === 'none';
 }
 
 function checkFiles({ files }, check) {
@@ -144,6 +159,7 @@ function checkGraphs(record, check) {
     config,
     imageFormat: record.image_format,
     nLabels: classifier === null ? 0 : classifier.labels.length,
+    isRegression: classifier !== null && isRegression(classifier),
     lmHead: graphs.prefill.outputs.some(({ name }) => name === 'logits'),
     cacheType: CACHE_TYPES[record.kv_cache].dtype,
   });

@@ -3,6 +3,7 @@
 import { Bundle, value } from './bundle.mjs';
 import { BundleError, OptionError } from './errors.mjs';
 import { Run } from './generate.mjs';
+import { isRegression } from './manifest.mjs';
 import { checkedTokens, clusterColours, paint, rgbOf } from './image.mjs';
 import { recommendedSampling, rowsToKeep, samplingOptions, shown } from './options.mjs';
 
@@ -65,7 +66,7 @@ export class Model {
       image: imageValue(rgbOf(image)),
       keep_rows: value('int64', BigInt64Array.of(BigInt(rowsToKeep(options, this.size.height))), []),
       n: value('int64', BigInt64Array.of(BigInt(n)), []),
-      seed: value('uint64', BigUint64Array.of(seed), []),
+      seed: value('int64', BigInt64Array.of(BigInt.asIntN(64, seed)), []), // the same 64 bits
       temperature: value('float32', Float32Array.of(temperature), []),
       top_k: value('int64', BigInt64Array.of(BigInt(topK)), []),
       top_p: value('float32', Float32Array.of(topP), []),
@@ -92,12 +93,11 @@ export class Model {
       throw new BundleError(`the classifier of ${this.manifest.name} wants pictures cut square, ${remedy}`, 'classifier');
     }
     const pixels = rgbOf(image);
-    const probabilities = this.#bundle.has('classify')
-      ? (await this.#ofImage('classify', pixels, ['probabilities'])).probabilities.data
-      : softmax((await this.#prefilled(pixels, false, ['class_logits'])).class_logits.data);
-    return classifier.labels
-      .map((label, i) => ({ label, probability: probabilities[i] }))
-      .sort((a, b) => b.probability - a.probability);
+    const [kind, output] = isRegression(classifier) ? ['value', 'values'] : ['probability', 'probabilities'];
+    const results = this.#bundle.has('classify')
+      ? (await this.#ofImage('classify', pixels, [output]))[output].data
+      : applied(classifier, (await this.#prefilled(pixels, false, ['class_logits'])).class_logits.data);
+    return classifier.labels.map((label, i) => ({ label, [kind]: results[i] })).sort((a, b) => b[kind] - a[kind]);
   }
 
   async features(image) {
@@ -191,6 +191,14 @@ export class Model {
 
 function imageValue({ data, height, width }) {
   return value('uint8', data, [height, width, 3]);
+}
+
+/** What transformers' pipeline makes of the outputs of a head. */
+function applied({ function_to_apply: name }, logits) {
+  if (name === 'sigmoid') {
+    return Float64Array.from(logits, (logit) => 1 / (1 + Math.exp(-logit)));
+  }
+  return name === 'none' ? logits : softmax(logits);
 }
 
 function softmax(logits) {

@@ -23,11 +23,12 @@ export function cacheNames(nLayer, prefix) {
 /**
  * Inputs and outputs of every graph that a bundle of such a model may have, by name.
  *
- * @param {{config: object, imageFormat: {height: number, width: number}, nLabels: number, lmHead: boolean,
+ * @param {{config: object, imageFormat: {height: number, width: number}, nLabels: number, isRegression: boolean,
+ *     lmHead: boolean,
  *     cacheType: string}} model
  * @returns {Record<string, {inputs: Spec[], outputs: Spec[]}>} a Spec is [name, dtype, shape]; a string is a free dimension
  */
-export function graphSpecs({ config, imageFormat, nLabels, lmHead, cacheType }) {
+export function graphSpecs({ config, imageFormat, nLabels, isRegression, lmHead, cacheType }) {
   const { n_layer: layers, n_embd: width, n_positions: positions, n_head: heads } = config;
   const clusters = config.vocab_size - 1;
   const head = width / heads;
@@ -45,7 +46,7 @@ export function graphSpecs({ config, imageFormat, nLabels, lmHead, cacheType }) 
   const image = [['image', 'uint8', ['image_height', 'image_width', 3]]];
   const images = ['images', 'uint8', ['batch', imageFormat.height, imageFormat.width, 3]];
   const rows = ['tokens', 'int64', ['batch', positions]];
-  const request = [['keep_rows', 'int64', []], ['n', 'int64', []], ['seed', 'uint64', []]];
+  const request = [['keep_rows', 'int64', []], ['n', 'int64', []], ['seed', 'int64', []]];
   const features = [layers + 1, width];
   const stream = ['batch', 'sequence', width];
   return {
@@ -77,7 +78,7 @@ export function graphSpecs({ config, imageFormat, nLabels, lmHead, cacheType }) 
     preprocess: { inputs: image, outputs: [['tokens', 'int64', [positions]]] },
     postprocess: { inputs: [rows], outputs: [images] },
     complete: { inputs: [...image, ...request, ...options], outputs: [images, rows] },
-    classify: { inputs: image, outputs: [['probabilities', 'float32', [nLabels]]] },
+    classify: { inputs: image, outputs: [[isRegression ? 'values' : 'probabilities', 'float32', [nLabels]]] },
     features: { inputs: image, outputs: [['features', 'float32', features]] },
     score: {
       inputs: image,

@@ -81,19 +81,24 @@ export class Completions {
   }
 }
 
-/** Class probabilities, the likeliest first. */
+/** Class probabilities, the likeliest first; values of a regression have no meter. */
 export function showClasses(parent, classes) {
   parent.replaceChildren(
-    ...classes.map(({ label, probability }) => {
+    ...classes.map(({ label, probability, value }) => {
       const row = document.createElement('label');
       row.className = 'class';
       const name = document.createElement('span');
       name.textContent = label;
-      const meter = document.createElement('meter');
-      meter.value = probability;
-      const percent = document.createElement('span');
-      percent.textContent = `${(100 * probability).toFixed(1)} %`;
-      row.append(name, meter, percent);
+      const number = document.createElement('span');
+      if (probability === undefined) {
+        number.textContent = value.toPrecision(6);
+        row.append(name, number);
+      } else {
+        const meter = document.createElement('meter');
+        meter.value = probability;
+        number.textContent = `${(100 * probability).toFixed(1)} %`;
+        row.append(name, meter, number);
+      }
       return row;
     }),
   );

@@ -1,6 +1,7 @@
 /** Bad input and damaged bundles: a typed error that names the field. */
 
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -120,6 +121,23 @@ describe('bundles', () => {
     await writeFile(file, JSON.stringify(record));
   };
 
+  test('a bundle that needs a newer ONNX Runtime', async () => {
+    await edit((record) => (record.onnxruntime_minimum = '9.1'));
+    await assert.rejects(
+      openBundle(directory),
+      raised(RuntimeError, 'onnxruntime_minimum', /needs ONNX Runtime 9\.1 or newer, and this is 1\.\d+/),
+    );
+  });
+
+  test('a pinned bundle', async () => {
+    const file = path.join(directory, 'manifest.json');
+    const sha256 = createHash('sha256').update(await readFile(file)).digest('hex');
+    await (await openBundle(directory, { sha256: sha256.toUpperCase() })).release();
+    await edit((record) => (record.name = 'another'));
+    await assert.rejects(openBundle(directory, { sha256 }), raised(BundleError, 'sha256', /not the bundle that was asked for/));
+    await assert.rejects(openBundle(directory, { sha256: '12' }), raised(OptionError, 'sha256', /64 hexadecimal digits/));
+  });
+
   for (const [name, open] of [['node', openBundle], ['wasm', (where) => openInWasm(new URL(`file://${where}/`))]]) {
     for (const [what, change, field] of [
       ['version', (r) => (r.format_version = 99), 'format_version'],
@@ -130,6 +148,9 @@ describe('bundles', () => {
       ['half a sampling', (r) => (r.sampling = { temperature: 0.8, top_p: 1 }), 'sampling.top_k'],
       ['a negative temperature', (r) => (r.sampling = { temperature: -1, top_k: 0, top_p: 1 }), 'sampling.temperature'],
       ['a top-p of nothing', (r) => (r.sampling = { temperature: 1, top_k: 0, top_p: 0 }), 'sampling.top_p'],
+      ['an unknown function', (r) => (r.classifier.function_to_apply = 'tanh'), 'classifier.function_to_apply'],
+      ['values of no regression', (r) => (r.classifier.function_to_apply = 'none'), 'graphs.classify'],
+      ['a release that is none', (r) => (r.onnxruntime_minimum = 'new'), 'onnxruntime_minimum'],
     ]) {
       test(`${name}: a manifest with ${what}`, async () => {
         await edit(change);

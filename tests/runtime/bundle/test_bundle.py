@@ -70,12 +70,12 @@ def test_no_bundle(tmp_path: Path, kind: str) -> None:
     ("data", "expected"),
     [
         pytest.param(b"", "is not valid JSON (Expecting value", id="empty"),
-        pytest.param(b'{"format_version": 6, "sampl', "is not valid JSON (Unterminated string", id="cut short"),
+        pytest.param(b'{"format_version": 7, "sampl', "is not valid JSON (Unterminated string", id="cut short"),
         pytest.param(b"[" * 100_000, "is not valid JSON", id="nested without end"),
         pytest.param(b"[]", "is not a JSON object", id="list"),
         pytest.param(b"null", "is not a JSON object", id="null"),
         pytest.param(b"\xff\xfe{}", "cannot be read ('utf-8' codec", id="not UTF-8"),
-        pytest.param(b"{}", "has format_version None, this igpt-run reads 6", id="no version"),
+        pytest.param(b"{}", "has format_version None, this igpt-run reads 7", id="no version"),
         pytest.param(b" " * (16 << 20) + b"{}", "is too large to be a manifest", id="huge"),
     ],
 )
@@ -90,7 +90,7 @@ def test_manifest_that_is_a_directory(bundle_copy: Path) -> None:
     assert "manifest.json cannot be read" in refusal(bundle_copy)
 
 
-@pytest.mark.parametrize(("key", "known"), [("format_version", 6), ("sampling_version", 1)])
+@pytest.mark.parametrize(("key", "known"), [("format_version", 7), ("sampling_version", 1)])
 @pytest.mark.parametrize("version", [99, 2, 0, "1", "2", None])
 def test_unknown_version(bundle_copy: Path, edit_manifest: Edit, key: str, known: int, version: object) -> None:
     edit_manifest(bundle_copy, lambda record: record.update({key: version}))

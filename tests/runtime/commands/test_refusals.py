@@ -174,7 +174,7 @@ def test_bad_bundles(
         (bundle_copy / "weights.safetensors").write_bytes(weights[:-1])
         assert f"bytes instead of {len(weights)}" in refused(main, *arguments, "--model", bundle_copy)
     edit_manifest(bundle_copy, lambda record: record.update(format_version=99))
-    assert "has format_version 99, this igpt-run reads 6" in refused(main, *arguments, "--model", bundle_copy)
+    assert "has format_version 99, this igpt-run reads 7" in refused(main, *arguments, "--model", bundle_copy)
     (bundle_copy / "manifest.json").write_text("{")
     assert "manifest.json is not valid JSON" in refused(main, *arguments, "--model", bundle_copy)
 

@@ -48,9 +48,9 @@ def test_no_bundle(tmp_path: Path) -> None:
 
 
 def test_another_version(demo: Path, edit_manifest: EditManifest) -> None:
-    edit_manifest(demo, lambda record: record.update(format_version=5))
+    edit_manifest(demo, lambda record: record.update(format_version=6))
     finding = look(demo)["manifest"]
-    assert finding.status == BROKEN and "has format_version 5" in finding.found
+    assert finding.status == BROKEN and "has format_version 6" in finding.found
     assert finding.remedy == "install the matching igpt-onnx or export the bundle again"
 
 

@@ -1,6 +1,7 @@
 """Sessions: devices that are used or refused, onnxruntime that is missing or doubled, graphs opened when needed."""
 
 import gc
+import hashlib
 import subprocess
 import sys
 import warnings
@@ -208,3 +209,28 @@ def test_a_session_nobody_refers_to_gives_its_memory_back(tiny_bundle: Path) -> 
         assert gone() is None  # without the garbage collector, which may come late
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(("release", "old"), [("1.24.3", True), ("1.25.0", False), ("1.9.0", True), ("2.0.0", False)])
+def test_an_onnxruntime_that_is_too_old(monkeypatch: pytest.MonkeyPatch, release: str, old: bool) -> None:
+    monkeypatch.setattr(onnxruntime, "__version__", release)
+    if not old:
+        open_session()
+        return
+    with pytest.raises(
+        DeviceError, match=rf"demo needs ONNX Runtime 1\.25 or newer, and {release} is installed, which"
+    ):
+        open_session()
+
+
+def test_a_pinned_bundle(bundle_copy: Path) -> None:
+    manifest = bundle_copy / "manifest.json"
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    assert open_session(bundle_copy, sha256=digest.upper()).manifest.name
+    manifest.write_text(manifest.read_text() + " ")
+    with pytest.raises(
+        BundleError, match=rf"manifest.json has the SHA-256 \w{{64}}, not {digest}: it is not the bundle"
+    ):
+        open_session(bundle_copy, sha256=digest)
+    with pytest.raises(OptionError, match="sha256 must be 64 hexadecimal digits, got '12'"):
+        open_session(bundle_copy, sha256="12")

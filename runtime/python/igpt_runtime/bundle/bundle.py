@@ -2,14 +2,16 @@
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from igpt_runtime.bundle.hub import find_bundle
 from igpt_runtime.bundle.manifest import MANIFEST_FILE, Manifest, is_file_name, read_manifest
-from igpt_runtime.errors import BundleError
+from igpt_runtime.errors import BundleError, OptionError
 
 _BLOBS = "blobs"  # where the cache of the Hugging Face Hub has the files that the links of its snapshots lead to
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _LEVELS = 3  # that such a directory may be above a bundle: beside snapshots/COMMIT, of the repository, of the cache
 
 
@@ -69,16 +71,20 @@ def demo_bundle_path() -> Path:
     return Path(__file__).parent.with_name("demo")
 
 
-def open_bundle(path: str | os.PathLike[str] | None = None) -> Bundle:
+def open_bundle(path: str | os.PathLike[str] | None = None, *, sha256: str | None = None) -> Bundle:
     """Read the bundle at `path`, or the embedded demo.
 
     path: a directory; None is the embedded demo. A string that is no directory is taken for the name `owner/name` or
     `owner/name@revision` of a bundle on the Hugging Face Hub. It is downloaded unless it is in the Hub's cache.
+    sha256: of its manifest.json, in hexadecimal, so that no other bundle is taken for it; None takes any.
 
     Raises:
-        BundleError: there is no bundle at `path`, or its manifest cannot be read.
+        BundleError: there is no bundle at `path`, its manifest cannot be read, or has another SHA-256.
         DeviceError: it must be downloaded, and huggingface_hub is not installed.
+        OptionError: `sha256` is not 64 hexadecimal digits.
     """
+    if sha256 is not None and not _SHA256.fullmatch(sha256):
+        raise OptionError(f"sha256 must be 64 hexadecimal digits, got {sha256!r}")
     place = demo_bundle_path() if path is None else path
-    directory = find_bundle(place) if isinstance(place, str) else Path(place)
-    return Bundle(directory, read_manifest(directory))
+    directory = find_bundle(place, sha256) if isinstance(place, str) else Path(place)
+    return Bundle(directory, read_manifest(directory, sha256))

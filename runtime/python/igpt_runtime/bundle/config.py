@@ -105,6 +105,10 @@ PROTOCOLS = {
 }
 
 
+# What makes results of a classifier's outputs, by the names of transformers' pipeline.
+FUNCTIONS = ("softmax", "sigmoid", "none")
+
+
 @dataclass(frozen=True)
 class Classifier:
     """A linear head over mean-pooled features."""
@@ -112,3 +116,5 @@ class Classifier:
     labels: tuple[str, ...]  # name of each class
     layers: tuple[int, ...]  # layers that it reads, 0..n_layer each; their features are joined in this order
     protocol: str  # protocol of these features: "hf" or "paper"
+    # softmax: one label is right; sigmoid: each label is right or not by itself; none: the outputs are values
+    function_to_apply: str = "softmax"

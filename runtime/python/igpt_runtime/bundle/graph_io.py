@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from igpt_runtime.bundle.config import ImageFormat, ImageGPTConfig
+from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig
 
 PREFILL = "prefill"
 DECODE = "decode"
@@ -24,6 +24,7 @@ KEEP_ROWS = "keep_rows"
 N = "n"
 SEED = "seed"
 PROBABILITIES = "probabilities"
+VALUES = "values"  # of a regression
 NATS = "nats"
 NATS_PER_TOKEN = "nats_per_token"
 
@@ -178,27 +179,37 @@ def _image() -> TensorSpec:
     return TensorSpec(IMAGE, "uint8", (IMAGE_HEIGHT, IMAGE_WIDTH, 3))
 
 
-def _picture_specs(config: ImageGPTConfig, form: ImageFormat, n_labels: int) -> dict[str, GraphSpec]:
+def class_output(classifier: Classifier) -> str:
+    """Name of the output of the graph that classifies."""
+    return VALUES if classifier.function_to_apply == "none" else PROBABILITIES
+
+
+def _picture_specs(config: ImageGPTConfig, form: ImageFormat, classifier: Classifier | None) -> dict[str, GraphSpec]:
     """Inputs and outputs of the graphs that take or give pictures."""
     one = TensorSpec(TOKENS, "int64", (config.n_positions,))
     rows = TensorSpec(TOKENS, "int64", (BATCH, config.n_positions))
     images = TensorSpec(IMAGES, "uint8", (BATCH, form.height, form.width, 3))
-    request = [TensorSpec(KEEP_ROWS, "int64", ()), TensorSpec(N, "int64", ()), TensorSpec(SEED, "uint64", ())]
+    request = [TensorSpec(KEEP_ROWS, "int64", ()), TensorSpec(N, "int64", ()), TensorSpec(SEED, "int64", ())]
     nats = [TensorSpec(NATS, "float32", (form.height, form.width)), TensorSpec(NATS_PER_TOKEN, "float32", ())]
+    classify: dict[str, GraphSpec] = {}
+    if classifier is not None:
+        output = TensorSpec(class_output(classifier), "float32", (len(classifier.labels),))
+        classify = {CLASSIFY: ([_image()], [output])}
     return {
         PREPROCESS: ([_image()], [one]),
         POSTPROCESS: ([rows], [images]),
         COMPLETE: ([_image(), *request, *_sampling_options()], [images, rows]),
-        CLASSIFY: ([_image()], [TensorSpec(PROBABILITIES, "float32", (n_labels,))]),
+        **classify,
         FEATURES: ([_image()], [TensorSpec(FEATURES, "float32", (config.n_layer + 1, config.n_embd))]),
         SCORE: ([_image()], nats),
     }
 
 
 def graph_specs(
-    config: ImageGPTConfig, form: ImageFormat, *, lm_head: bool, n_labels: int, cache_dtype: str
+    config: ImageGPTConfig, form: ImageFormat, *, lm_head: bool, classifier: Classifier | None, cache_dtype: str
 ) -> dict[str, GraphSpec]:
     """Inputs and outputs of every graph that a bundle of such a model may have, by name."""
+    n_labels = 0 if classifier is None else len(classifier.labels)
     decode = decode_inputs(config, cache_dtype), decode_outputs(config, cache_dtype)
     return {
         PREFILL: (
@@ -207,5 +218,5 @@ def graph_specs(
         ),
         DECODE: decode,
         DECODE_SHARED: (shared_inputs(config, cache_dtype), shared_outputs(config, cache_dtype)),
-        **_picture_specs(config, form, n_labels),
+        **_picture_specs(config, form, classifier),
     }

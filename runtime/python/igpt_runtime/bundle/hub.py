@@ -19,7 +19,7 @@ _HUB_ID = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?
 _LONGEST = 300  # characters kept of another library's message
 
 
-def find_bundle(name: str) -> Path:
+def find_bundle(name: str, sha256: str | None = None) -> Path:
     """The directory of a bundle: `name` itself if it exists, else what `owner/name[@revision]` is on the Hub.
 
     A bundle of the Hub is a snapshot in huggingface_hub's cache, named by its commit. What is missing of it is
@@ -29,13 +29,15 @@ def find_bundle(name: str) -> Path:
     A name that is neither comes back as a path, which `open_bundle` refuses. So does `owner/name` where there is a
     directory `owner`: it is a mistyped path, of which the Hub is told nothing.
 
+    sha256: see `open_bundle`; nothing else of another bundle is downloaded.
+
     Raises:
         DeviceError: it must be downloaded, and huggingface_hub is not installed.
         BundleError: there is no such repository, or no bundle in it, or it cannot be downloaded.
     """
     is_local = os.path.exists(name) or os.path.isdir(os.path.dirname(name))
     hub = None if is_local else parse_hub_id(name)
-    return Path(name) if hub is None else _snapshot(*hub)
+    return Path(name) if hub is None else _snapshot(*hub, sha256)
 
 
 def parse_hub_id(source: str) -> tuple[str, str | None] | None:
@@ -46,11 +48,11 @@ def parse_hub_id(source: str) -> tuple[str, str | None] | None:
     return match["id"], match["revision"]
 
 
-def _snapshot(repo_id: str, revision: str | None) -> Path:
+def _snapshot(repo_id: str, revision: str | None, sha256: str | None) -> Path:
     name = repo_id if revision is None else f"{repo_id}@{revision}"
     fetch = _fetcher(repo_id, name)
     directory = fetch(MANIFEST_FILE, revision).parent
-    files = read_manifest(directory).files
+    files = read_manifest(directory, sha256).files
     foreign = next((file for file in files if not is_file_name(file)), None)
     if foreign is not None:
         raise BundleError(f"{name}: its {MANIFEST_FILE} names {foreign!r}, which is not a file of the bundle")

@@ -1,7 +1,9 @@
 """The manifest: what a bundle's `manifest.json` says, as a dataclass, read with every field checked."""
 
 import dataclasses
+import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +12,23 @@ from typing import Any
 import numpy as np
 
 from igpt_runtime.bundle import graph_io
-from igpt_runtime.bundle.config import PROTOCOLS, Classifier, ImageFormat, ImageGPTConfig, SamplingDefaults
+from igpt_runtime.bundle.config import (
+    FUNCTIONS,
+    PROTOCOLS,
+    Classifier,
+    ImageFormat,
+    ImageGPTConfig,
+    SamplingDefaults,
+)
 from igpt_runtime.bundle.graph_io import TensorSpec, graph_specs
 from igpt_runtime.errors import BundleError
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"  # for people, who may change it: not among the files that the manifest describes
 _MAX_BYTES = 16 << 20  # of a manifest
+_RELEASE = re.compile(r"\d{1,4}\.\d{1,4}")
 WEIGHTS_FILE = "weights.safetensors"
 # Of one comparison in a certificate, after the number of its pictures: Loss, Shift of igpt_export.verify.certificate.
 _LOSS_FIELDS = ("nats_per_token_fp32", "nats_per_token", "increase", "kl_divergence", "top1_agreement")
@@ -68,6 +78,8 @@ class Manifest:
     verification: Mapping[str, float]  # the exporter's comparison with torch
     certificate: Mapping[str, Any] | None = None  # what the precision costs; None if weights and cache are fp32
     sampling: SamplingDefaults = SamplingDefaults()  # recommended sampling
+    # The oldest release of ONNX Runtime that computes the graphs right, like "1.25"; None if it was not measured.
+    onnxruntime_minimum: str | None = None
 
     @property
     def cache_dtype(self) -> str:
@@ -89,11 +101,13 @@ def is_file_name(name: str) -> bool:
     return name == Path(name).name and name not in ("", ".", "..")
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path, sha256: str | None = None) -> Manifest:
     """The manifest in the directory of a bundle.
 
+    sha256: of the file, in hexadecimal; None takes any.
+
     Raises:
-        BundleError: there is no bundle, or its manifest cannot be read.
+        BundleError: there is no bundle, its manifest cannot be read, or it is another one.
     """
     path = directory / MANIFEST_FILE
     if not directory.is_dir():
@@ -101,13 +115,20 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise BundleError(f"{path} is too large to be a manifest; export the bundle again")
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = content.decode("utf-8")
     except FileNotFoundError as error:
         raise BundleError(
             f"{directory} is not a bundle: it has no {MANIFEST_FILE}; make one with igpt-export"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} cannot be read ({error}); copy or export the bundle again") from error
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and found != sha256.lower():
+        raise BundleError(
+            f"{path} has the SHA-256 {found}, not {sha256}: it is not the bundle that was asked for; "
+            "get the right one, or ask for this one if you trust it"
+        )
     return manifest_from_json(text, str(path))
 
 
@@ -154,7 +175,7 @@ def _manifest(record: dict[str, Any]) -> Manifest:
     if kv_cache not in CACHE_DTYPES:
         raise ValueError(f"kv_cache is {kv_cache!r}, not one of {', '.join(CACHE_DTYPES)}")
     form = ImageFormat(int(image["height"]), int(image["width"]), clusters, int(image["resample"]))
-    _check_graphs(graphs, config, form, 0 if classifier is None else len(classifier.labels), CACHE_DTYPES[kv_cache])
+    _check_graphs(graphs, config, form, classifier, CACHE_DTYPES[kv_cache])
     if record["profile"] not in PROFILES:
         raise ValueError(f"profile is {record['profile']!r}, not one of {', '.join(PROFILES)}")
     if record["precision"] not in PRECISIONS:
@@ -179,11 +200,24 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         verification={key: float(value) for key, value in record["verification"].items()},
         certificate=_certificate(record["certificate"]),
         sampling=_sampling(record.get("sampling")),
+        onnxruntime_minimum=_release(record["onnxruntime_minimum"]),
     )
 
 
+def _release(value: Any) -> str | None:
+    text = _text(value)
+    if text is not None and not _RELEASE.fullmatch(text):
+        raise ValueError(f"onnxruntime_minimum is {text!r}, not a release like 1.25")
+    return text
+
+
 def _classifier(record: Any, config: ImageGPTConfig) -> Classifier:
-    classifier = Classifier(tuple(map(str, record["labels"])), tuple(record["layers"]), record["protocol"])
+    classifier = Classifier(
+        tuple(map(str, record["labels"])), tuple(record["layers"]), record["protocol"], record["function_to_apply"]
+    )
+    if classifier.function_to_apply not in FUNCTIONS:
+        function = classifier.function_to_apply
+        raise ValueError(f"classifier.function_to_apply is {function!r}, not one of {', '.join(FUNCTIONS)}")
     if not classifier.layers or not all(type(i) is int and 0 <= i <= config.n_layer for i in classifier.layers):
         raise ValueError(f"classifier.layers {record['layers']} are not 0 .. {config.n_layer}")
     if classifier.protocol not in PROTOCOLS:
@@ -235,11 +269,12 @@ def _shift(record: Any) -> dict[str, Any]:
 
 
 def _check_graphs(
-    graphs: Mapping[str, GraphRecord], config: ImageGPTConfig, form: ImageFormat, n_labels: int, cache_dtype: str
-) -> None:
+    graphs: Mapping[str, GraphRecord], config: ImageGPTConfig, form: ImageFormat, classifier: Classifier | None,
+    cache_dtype: str,
+) -> None:  # fmt: skip
     """Compare the graphs' inputs and outputs with those of a model of this configuration."""
     lm_head = any(spec.name == graph_io.LOGITS for spec in graphs[graph_io.PREFILL].outputs)
-    expected = graph_specs(config, form, lm_head=lm_head, n_labels=n_labels, cache_dtype=cache_dtype)
+    expected = graph_specs(config, form, lm_head=lm_head, classifier=classifier, cache_dtype=cache_dtype)
     for name, graph in graphs.items():
         if name in expected and (list(graph.inputs), list(graph.outputs)) != expected[name]:
             raise ValueError(f"graphs.{name} is not the graph of this config and classifier")

@@ -84,18 +84,20 @@ class ModelOptions:
     name: str | None  # directory or Hub id; None is the embedded demo
     device: str
     threads: int | None  # None leaves ONNX Runtime's choice
+    sha256: str | None = None  # of the manifest; None takes any
 
     def open(self) -> "Session":
         """Open it. Raises as `igpt_runtime.engine.session.open_session` does."""
         from igpt_runtime.engine.session import open_session
 
-        return open_session(self.name, device=self.device, threads=self.threads)
+        return open_session(self.name, device=self.device, threads=self.threads, sha256=self.sha256)
 
 
 model_options = gathered(
     "model",
-    lambda model, device, threads: ModelOptions(model, device, threads),
+    lambda model, device, threads, sha256: ModelOptions(model, device, threads, sha256),
     model_option,
+    click.option("--sha256", metavar="HEX", help="Refuse a bundle whose manifest.json has another SHA-256."),
     click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ _FAST_UNPACKED = {"fp32", "int8"}
 # ONNX Runtime's option for graphs that come without a file.
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+_RELEASE = re.compile(r"(\d+)\.(\d+)")  # how a version begins
 
 
 class Session:
@@ -49,6 +51,7 @@ class Session:
         self.bundle = bundle
         """The bundle that was opened."""
         self._ort = import_onnxruntime()
+        _check_release(bundle, self._ort.__version__)
         self._providers = _providers(device, self._ort.get_available_providers())
         self._required = CUDA if device == "cuda" else None
         self._threads = threads
@@ -194,25 +197,30 @@ class Session:
 
 
 def open_session(
-    path: str | os.PathLike[str] | None = None, *, device: str = "auto", threads: int | None = None
+    path: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    sha256: str | None = None,
 ) -> Session:
     """Open a bundle on a device.
 
     path: a directory, or a bundle's name on the Hugging Face Hub, as `open_bundle` takes it; None is the embedded demo.
     device: "auto" is CUDA if this ONNX Runtime has it, else the CPU; "cuda" fails without CUDA; "cpu" is the CPU.
     threads: threads inside one operator; None leaves ONNX Runtime's choice, one per physical core.
+    sha256: of the bundle's manifest.json, in hexadecimal, so that no other bundle is taken for it; None takes any.
 
     Raises:
-        BundleError: there is no bundle at `path`, or it is damaged.
-        DeviceError: onnxruntime is not installed, CUDA was asked for and is not there, or huggingface_hub is missing
-            for a download.
-        OptionError: the device is unknown, or `threads` is below 1.
+        BundleError: there is no bundle at `path`, it is damaged, or it is another one.
+        DeviceError: onnxruntime is not installed, or older than the bundle needs; CUDA was asked for and is not there;
+            or huggingface_hub is missing for a download.
+        OptionError: the device is unknown, `threads` is below 1, or `sha256` is none.
     """
     if device not in DEVICES:
         raise OptionError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
     if threads is not None and threads < 1:
         raise OptionError(f"threads must be at least 1, got {threads}")
-    return Session(open_bundle(path), device, threads)
+    return Session(open_bundle(path, sha256=sha256), device, threads)
 
 
 def import_onnxruntime() -> Any:
@@ -233,6 +241,18 @@ def import_onnxruntime() -> Any:
             f"onnxruntime cannot be imported ({error}); run: pip install onnxruntime (for CUDA: onnxruntime-gpu)"
         ) from error
     return onnxruntime
+
+
+def _check_release(bundle: Bundle, release: str) -> None:
+    """Raise DeviceError if ONNX Runtime is too old for a bundle: it might compute something else."""
+    needed, found = bundle.manifest.onnxruntime_minimum, _RELEASE.match(release)
+    if needed is None or found is None:
+        return
+    if (int(found[1]), int(found[2])) < tuple(map(int, needed.split("."))):
+        raise DeviceError(
+            f"{bundle.path} needs ONNX Runtime {needed} or newer, and {release} is installed, which fails or computes "
+            "something else; run: pip install -U onnxruntime (for CUDA: onnxruntime-gpu)"
+        )
 
 
 def return_freed_memory() -> None:
