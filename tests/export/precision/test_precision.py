@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from igpt_export.model.model import NIBBLE_BLOCK
 from igpt_export.precision.calibration import Outputs, load_pictures, observe
 from igpt_export.precision.precision import Precision
 from igpt_export.precision.quantize import INTEGER_LEVELS, QuantizedTensors
-from igpt_export.verify.certificate import compare, compare_features
+from igpt_export.verify.certificate import Certificate, Shift, check_loss, compare, compare_features
 from igpt_runtime import open_bundle
+from igpt_runtime.bundle.config import Classifier
 from igpt_runtime.errors import VerificationError
 
 BundleOf = Callable[[str, str], Path]
@@ -74,11 +76,36 @@ def test_a_shift_is_relative_error_and_kl_divergence() -> None:
     features = generator.normal(size=(5, 2, 3)).astype(np.float32)
     classes, others = generator.normal(size=(2, 5, 4)).astype(np.float32)
     moved = features * np.array([1.01, 1.1], np.float32)[:, None]
-    shift = compare_features(Outputs(None, features, classes), Outputs(None, moved, others))
+    classifier = Classifier(("a", "b", "c", "d"), (1,), "hf")
+    ours, theirs = Outputs(None, moved, others), Outputs(None, features, classes)
+    shift = compare_features(theirs, ours, classifier)
     assert shift.features_error == pytest.approx(0.1, rel=1e-4)  # of the worse layer
     flat = [functional.log_softmax(torch.from_numpy(logits).double(), -1) for logits in (others, classes)]
     assert shift.kl_divergence == pytest.approx(float(functional.kl_div(*flat, reduction="batchmean", log_target=True)))
     assert shift.top1_agreement == (classes.argmax(-1) == others.argmax(-1)).mean()
+    several = compare_features(theirs, ours, replace(classifier, function_to_apply="sigmoid"))
+    right, found = (torch.distributions.Bernoulli(logits=torch.from_numpy(logits)) for logits in (classes, others))
+    divergence = torch.distributions.kl_divergence(right, found).sum(-1).mean()
+    assert several.kl_divergence == pytest.approx(float(divergence), rel=1e-5)
+    assert several.top1_agreement == ((classes > 0) == (others > 0)).mean()
+    values = compare_features(theirs, ours, replace(classifier, function_to_apply="none"))
+    assert (values.kl_divergence, values.top1_agreement) == (None, None)
+
+
+def test_a_loss_that_falls_by_chance_does_not_hide_other_predictions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.randn(2, 5, 7, generator=generator).numpy()
+    other = torch.randn(2, 5, 7, generator=generator).numpy()
+    loss = compare(reference, other, other.argmax(-1))  # tokens that the other predicts better
+    assert loss.increase < 0 < loss.kl_divergence
+    shift = Shift(2, 0.1, None, None)
+    parts = {"calibration": loss, "held_out": loss}
+    certificate = Certificate("2 pictures", parts, None, {"calibration": shift, "held_out": shift}, ())
+    with pytest.raises(
+        VerificationError, match=r"costs \d\.\d{4} nats of divergence \(prefill, 2 pictures\), more than"
+    ):
+        check_loss(certificate, 0.04)
+    check_loss(certificate, 10.0)
 
 
 def test_exact_bundles_have_no_certificate(tiny_bundle: Path) -> None:
