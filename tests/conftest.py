@@ -214,7 +214,8 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         assert isinstance(result.exception, SystemExit), result.exception
         *others, line = result.stderr.splitlines()
         if result.exit_code == 1:
-            assert all(other.endswith(" ...") for other in others)  # the stages of an export
+            # The stages of an export, and what was passed over in a directory.
+            assert all(other.endswith(" ...") or other.startswith("passed over: ") for other in others)
         else:
             assert result.exit_code == 2 and others[0].startswith("Usage: ")
         assert line.startswith("Error: ") and result.stdout == ""

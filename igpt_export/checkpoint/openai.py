@@ -26,6 +26,7 @@ from igpt_export.checkpoint.weights import StoredTensor, hash_weights
 from igpt_export.model.model import Parts
 from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import CheckpointError
+from igpt_runtime.regular import open_regular
 
 _SCOPE = "model/"
 _LAYER = re.compile(r"h(\d+)/")
@@ -224,7 +225,7 @@ def _reader(name: str, variables: list[str], read: Read) -> Callable[[], Tensor]
 def _clusters(path: Path, config: ImageGPTConfig) -> npt.NDArray[np.float32]:
     """[n_clusters, 3] colours in [-1, 1]."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             values = np.load(file, allow_pickle=False)
         if not isinstance(values, np.ndarray):
             raise ValueError("an archive of arrays")

@@ -7,9 +7,11 @@ from typing import Any, NoReturn
 
 from igpt_runtime.bundle.hub import one_line
 from igpt_runtime.errors import CheckpointError
+from igpt_runtime.regular import placeholder, read_regular
 
 __all__ = ["listed", "one_line", "read_json", "refuse"]
 
+_MOST = 64 << 20  # bytes of a JSON file
 _LISTED = 20  # names in one list before the rest becomes a count
 
 
@@ -30,7 +32,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises CheckpointError if the file is missing or unreadable, or holds anything but one JSON object in UTF-8.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        content = read_regular(path, _MOST)
+        if stands_for := placeholder(content):
+            refuse(str(path), [stands_for.split(";")[0]], f"copy {path.name} from the original checkpoint")
+        raw = json.loads(content.decode("utf-8"))
     except FileNotFoundError:
         refuse(str(path), ["no such file"], f"copy {path.name} from the original checkpoint")
     except OSError as error:

@@ -115,7 +115,7 @@ def _pictures_in(
     if not directory.is_dir():
         raise OptionError(f"{directory} is no directory; {remedy}")
     try:
-        paths = find_pictures([str(directory)])
+        paths = find_pictures([str(directory)]).names
     except ImageError as error:
         raise OptionError(f"--calibration: {error}; {remedy}") from error
     if len(paths) < 2:

@@ -15,6 +15,7 @@ from PIL import Image
 from igpt_runtime.errors import ImageError, OptionError
 from igpt_runtime.pictures.folder import SUFFIXES, find_pictures, valid_text
 from igpt_runtime.pictures.reading import Picture
+from igpt_runtime.regular import open_regular
 from igpt_runtime.tasks.feature_store import file_identity
 
 Ints = npt.NDArray[np.int64]
@@ -112,7 +113,7 @@ def _load_directory(path: Path) -> Data:
             what = f"{min(loose)} is in no class" if loose else "there are no directories in it"
             raise OptionError(f"{directory} has no labels: {what}; {_REMEDY}")
         for child in classes:
-            found += [(split, valid_text(child.name), picture) for picture in find_pictures([str(child)])]
+            found += [(split, valid_text(child.name), picture) for picture in find_pictures([str(child)]).names]
     label_names = sorted({name for _, name, _ in found})
     if len(label_names) < 2:
         raise OptionError(f"{path} has one class, {label_names[0]!r}; at least two are needed - {_REMEDY}")
@@ -134,7 +135,7 @@ def _directories(path: Path) -> list[Path]:
 
 def _load_npz(path: Path) -> Data:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ("images", "labels", "label_names", "split") if name in stored}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
         raise OptionError(f"{path} is no .npz file of arrays ({error}); {_REMEDY}") from error

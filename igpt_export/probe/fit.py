@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from igpt_runtime.bundle.bundle import Bundle
 from igpt_runtime.bundle.config import PROTOCOLS
 from igpt_runtime.errors import OptionError
+from igpt_runtime.regular import open_regular
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -197,7 +198,7 @@ def load_probe(path: Path) -> Probe:
     """Read a probe that `save_probe` wrote. Raises OptionError."""
     remedy = "give the probe.npz that `igpt-run probe fit` wrote"
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
             record, weight, bias = json.loads(str(stored["record"])), stored["weight"], stored["bias"]
         names, layers = tuple(map(str, record["label_names"])), tuple(map(int, record["layers"]))
         probe = Probe(names, layers, record["protocol"], record["model"], record["checkpoint"], Linear(weight, bias))

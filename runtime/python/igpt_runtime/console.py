@@ -54,15 +54,24 @@ class Group(_OneLineErrors, click.Group):
     """A group whose commands have one-line errors."""
 
 
+# Names of models, labels and files come from others, and a terminal obeys what some characters say.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def harmless(text: str) -> str:
+    """A text without characters that a terminal would obey, which are shown as their numbers."""
+    return text.translate(_CONTROLS)
+
+
 def _failure(message: str) -> click.ClickException:
-    return click.ClickException(" ".join(message.split()))
+    return click.ClickException(harmless(" ".join(message.split())))
 
 
 def print_result(text: str, record: Any, as_json: bool) -> None:
     """Print a result on stdout, as text or as JSON. Raises OutputError if that is closed."""
     check_stdout_open()
     # Bytes, since a file name need not be valid text.
-    click.echo((json.dumps(record) if as_json else text).encode("utf-8", "surrogateescape"))
+    click.echo((json.dumps(record) if as_json else harmless(text)).encode("utf-8", "surrogateescape"))
 
 
 progress_option = click.option(

@@ -64,7 +64,8 @@ def test_empty_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "not valid JSON: Expecting value"),
+        (b"", "is empty - copy"),
+        (b"version https://git-lfs.github.com/spec/v1\noid x", "is a pointer of Git LFS, not the file itself"),
         (b'{"model_type": ', "not valid JSON"),
         (b"\xff\xfe", "not valid JSON: 'utf-8' codec"),
         (b"[" * 100_000, "not valid JSON"),

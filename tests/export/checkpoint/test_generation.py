@@ -93,7 +93,7 @@ def test_checkpoint_and_bundle_have_it(write_checkpoint: Write, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "not valid JSON"),
+        ("", "is empty"),
         ("{", "not valid JSON"),
         ("[]", "holds a JSON list, not an object"),
         ('{"top_p": NaN}', "top_p is nan"),

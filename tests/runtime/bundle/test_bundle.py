@@ -69,14 +69,14 @@ def test_no_bundle(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        pytest.param(b"", "is not valid JSON (Expecting value", id="empty"),
+        pytest.param(b"", "is empty; get the file again", id="empty"),
         pytest.param(b'{"format_version": 7, "sampl', "is not valid JSON (Unterminated string", id="cut short"),
         pytest.param(b"[" * 100_000, "is not valid JSON", id="nested without end"),
         pytest.param(b"[]", "is not a JSON object", id="list"),
         pytest.param(b"null", "is not a JSON object", id="null"),
         pytest.param(b"\xff\xfe{}", "cannot be read ('utf-8' codec", id="not UTF-8"),
         pytest.param(b"{}", "has format_version None, this igpt-run reads 7", id="no version"),
-        pytest.param(b" " * (16 << 20) + b"{}", "is too large to be a manifest", id="huge"),
+        pytest.param(b" " * (16 << 20) + b"{}", "cannot be read (it has more than 16,777,216 bytes", id="huge"),
     ],
 )
 def test_damaged_manifest(bundle_copy: Path, data: bytes, expected: str) -> None:

@@ -97,7 +97,7 @@ def test_failures_are_one_line(published: Path, tmp_path: Path) -> None:
     (website / "manifest.json").write_text('{"name": "a page"}')
     escaping = copytree(published, tmp_path / "escaping")
     record = json.loads((escaping / "manifest.json").read_text())
-    record["files"]["../secret"] = {"size": 1, "sha256": ""}
+    record["files"]["../secret"] = {"size": 1, "sha256": "0" * 64}
     (escaping / "manifest.json").write_text(json.dumps(record))
     repositories = {"acme/gated": published, "acme/private": published, "acme/lacking": lacking, "acme/other": other}
     expected = {

@@ -96,7 +96,7 @@ def huge_png() -> bytes:
 
 PICTURES = {
     "text": (b"no picture", "is not a PNG, JPEG, WebP, GIF or BMP picture; convert it to one of these"),
-    "empty": (b"", "is not a PNG, JPEG, WebP, GIF or BMP picture; convert it to one of these"),
+    "empty": (b"", "is empty; get the file again"),
     "cut short": (None, "is damaged or cut short ("),
     "bomb": (huge_png(), "has more than 89478485 pixels; make it smaller first"),
 }

@@ -253,8 +253,8 @@ def test_bad_files(tmp_path: Path) -> None:
         (tiff, "scan.tiff' is not a PNG, JPEG"),
         (text / "x.png", "cannot be opened: Not a directory; check the path"),
         ("a\0b", "cannot be opened: embedded null byte"),
-        (b"", "the given picture is not a PNG"),
-        (io.BytesIO(), "the given picture is not a PNG"),
+        (b"", "the given picture is empty; get the file again"),
+        (io.BytesIO(), "the given picture is empty; get the file again"),
         (tmp_path / "two\nlines.png", r"two\nlines.png': no such file"),
     ]
     for source, message in cases:

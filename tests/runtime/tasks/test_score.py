@@ -139,7 +139,7 @@ def test_a_bundle_without_likelihood(write_checkpoint: Callable[..., Path], tmp_
 
 
 def test_finding_pictures(folder: Path) -> None:
-    assert find_pictures(["-", "x.png", str(folder / "b")]) == [
+    assert find_pictures(["-", "x.png", str(folder / "b")]).names == [
         "-",
         "x.png",
         *sorted(map(str, (folder / "b").iterdir())),

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from igpt_runtime.bundle.hub import find_bundle
-from igpt_runtime.bundle.manifest import MANIFEST_FILE, Manifest, is_file_name, read_manifest
+from igpt_runtime.bundle.manifest import MANIFEST_FILE, Manifest, is_file_name, is_hub_blob, read_manifest
 from igpt_runtime.errors import BundleError, OptionError
+from igpt_runtime.regular import placeholder
 
-_BLOBS = "blobs"  # where the cache of the Hugging Face Hub has the files that the links of its snapshots lead to
+_POINTER = 1024  # bytes: less than such a file has
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-_LEVELS = 3  # that such a directory may be above a bundle: beside snapshots/COMMIT, of the repository, of the cache
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,16 @@ class Bundle:
         path = self.path / name
         if record is None or not is_file_name(name):
             raise BundleError(f"{self.path / MANIFEST_FILE} names {name!r}, which is not a file of the bundle")
-        if not path.is_file() or (path.is_symlink() and not self._is_blob(path.resolve())):
+        if not path.is_file() or (path.is_symlink() and not is_hub_blob(self.path, path.resolve())):
             raise BundleError(f"{path} is missing or not a regular file; copy or export the bundle again")
         size = path.stat().st_size
+        if size != record.size and size < _POINTER:
+            with path.open("rb") as file:
+                if stands_for := placeholder(file.read()):
+                    raise BundleError(f"{path} {stands_for}")
         if size != record.size:
             raise BundleError(f"{path} has {size} bytes instead of {record.size}; copy or export the bundle again")
         return path
-
-    def _is_blob(self, target: Path) -> bool:
-        """Whether a file lies where the Hub's cache keeps those of this bundle, so that a link may lead there.
-
-        Any other link is refused: a bundle must not make a file its own that was not given along with it.
-        """
-        stores = (parent / _BLOBS for parent in list(self.path.resolve().parents)[:_LEVELS])
-        return any(target.is_relative_to(store) and not store.is_symlink() for store in stores)
 
 
 def demo_bundle_path() -> Path:

@@ -22,12 +22,17 @@ from igpt_runtime.bundle.config import (
 )
 from igpt_runtime.bundle.graph_io import TensorSpec, graph_specs
 from igpt_runtime.errors import BundleError
+from igpt_runtime.regular import placeholder, read_regular
 
 FORMAT_VERSION = 7
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
 MANIFEST_FILE = "manifest.json"
+_BLOBS = "blobs"  # where the cache of the Hugging Face Hub has the files that the links of its snapshots lead to
+_LEVELS = 3  # that such a directory may be above a bundle: beside snapshots/COMMIT, of the repository, of the cache
 CARD_FILE = "README.md"  # for people, who may change it: not among the files that the manifest describes
 _MAX_BYTES = 16 << 20  # of a manifest
+_LONGEST = 300  # characters of a message
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _RELEASE = re.compile(r"\d{1,4}\.\d{1,4}")
 WEIGHTS_FILE = "weights.safetensors"
 # Of one comparison in a certificate, after the number of its pictures: Loss, Shift of igpt_export.verify.certificate.
@@ -98,7 +103,17 @@ def manifest_to_json(manifest: Manifest) -> str:
 
 def is_file_name(name: str) -> bool:
     """Whether a name is that of a file directly in a directory, and no path."""
-    return name == Path(name).name and name not in ("", ".", "..")
+    # A text from JSON may hold half a character, of which no name can be made.
+    return name.isprintable() and name == Path(name).name and name not in ("", ".", "..")
+
+
+def is_hub_blob(directory: Path, target: Path) -> bool:
+    """Whether a file lies where the Hub's cache keeps those of this bundle, so that a link may lead there.
+
+    Any other link is refused: a bundle must not make a file its own that was not given along with it.
+    """
+    stores = (parent / _BLOBS for parent in list(directory.resolve().parents)[:_LEVELS])
+    return any(target.is_relative_to(store) and not store.is_symlink() for store in stores)
 
 
 def read_manifest(directory: Path, sha256: str | None = None) -> Manifest:
@@ -112,17 +127,20 @@ def read_manifest(directory: Path, sha256: str | None = None) -> Manifest:
     path = directory / MANIFEST_FILE
     if not directory.is_dir():
         raise BundleError(f"no bundle at {directory}; make one with igpt-export")
+    if path.is_symlink() and not is_hub_blob(directory, path.resolve()):
+        raise BundleError(f"{path} is a link out of the bundle; copy or export the bundle again")
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise BundleError(f"{path} is too large to be a manifest; export the bundle again")
-        content = path.read_bytes()
+        content = read_regular(path, _MAX_BYTES)
         text = content.decode("utf-8")
     except FileNotFoundError as error:
         raise BundleError(
             f"{directory} is not a bundle: it has no {MANIFEST_FILE}; make one with igpt-export"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} cannot be read ({error}); copy or export the bundle again") from error
+        reason = getattr(error, "strerror", None) or error
+        raise BundleError(f"{path} cannot be read ({reason}); copy or export the bundle again") from error
+    if stands_for := placeholder(content):
+        raise BundleError(f"{path} {stands_for}")
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256.lower():
         raise BundleError(
@@ -155,18 +173,28 @@ def manifest_from_json(text: str, where: str) -> Manifest:
         return _manifest(record)
     except KeyError as error:
         raise BundleError(f"{where} lacks the field {error}; export the bundle again") from error
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise BundleError(f"{where} has a malformed field ({error}); export the bundle again") from error
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise BundleError(f"{where} has a malformed field ({_short(error)}); export the bundle again") from error
+
+
+def _short(error: Exception) -> str:
+    """A message, of which a part may be what stands in the file."""
+    text = str(error)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _manifest(record: dict[str, Any]) -> Manifest:
     config = _config(record["config"])
+    # Names of as many outputs are made of it.
+    if config.n_layer >= len(record["graphs"][graph_io.PREFILL]["outputs"]):
+        raise ValueError(f"config.n_layer is {config.n_layer}, more than graphs.{graph_io.PREFILL} has outputs for")
     image = record["image_format"]
-    clusters = np.asarray(image["clusters"], np.float32)
+    colours = np.asarray(image["clusters"], np.float64)
+    if not (np.abs(colours) <= 1).all():
+        raise ValueError("image_format.clusters holds a number that is not in [-1, 1]")
+    clusters = colours.astype(np.float32)
     if clusters.shape != (config.n_clusters, 3):
         raise ValueError(f"image_format.clusters has shape {clusters.shape}, expected ({config.n_clusters}, 3)")
-    if not np.isfinite(clusters).all():
-        raise ValueError("image_format.clusters holds a number that is not finite")
     if image["height"] < 1 or image["height"] * image["width"] != config.n_positions:
         raise ValueError(f"image_format {image['height']}x{image['width']} is not config.n_positions")
     classifier = None if record["classifier"] is None else _classifier(record["classifier"], config)
@@ -194,14 +222,23 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         image_format=form,
         classifier=classifier,
         graphs=graphs,
-        files={name: FileRecord(int(file["size"]), str(file["sha256"])) for name, file in record["files"].items()},
+        files={name: _file(name, file) for name, file in record["files"].items()},
         source={key: _text(record["source"][key]) for key in ("checkpoint", "sha256")},
-        tools=dict(record["tools"]),
+        tools={str(name): str(_text(version)) for name, version in record["tools"].items()},
         verification={key: float(value) for key, value in record["verification"].items()},
         certificate=_certificate(record["certificate"]),
         sampling=_sampling(record.get("sampling")),
         onnxruntime_minimum=_release(record["onnxruntime_minimum"]),
     )
+
+
+def _file(name: str, record: Any) -> FileRecord:
+    size, sha256 = record["size"], record["sha256"]
+    if type(size) is not int or not 0 <= size < 2**63:
+        raise TypeError(f"files.{name}.size is not a number of bytes")
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise TypeError(f"files.{name}.sha256 is not a SHA-256")
+    return FileRecord(size, sha256)
 
 
 def _release(value: Any) -> str | None:

@@ -31,6 +31,7 @@ def classify(reading: Reading, target: Target, model: ModelOptions, as_json: boo
     from igpt_runtime.tasks.classify import class_records, class_results, class_table, classifier_of
 
     suffix = table_suffix(target.path)
+    reading.begin()
     session = model.open()
     classifier = classifier_of(session)
     found = class_results(session, reading.pictures, crop=reading.crop, broken=reading.leave_out)

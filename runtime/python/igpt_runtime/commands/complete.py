@@ -62,12 +62,18 @@ def complete(
     IMAGES are files, directories (all pictures below them), or - for standard input. Each gets a contact sheet.
     """
     from igpt_runtime.tasks.complete import complete, rows_to_keep
-    from igpt_runtime.tasks.picture_output import plan_outputs, write_pictures
+    from igpt_runtime.tasks.picture_output import name_outputs, plan_outputs, write_pictures
 
     session = model.open()
     form = session.manifest.image_format
     given = rows_to_keep(keep, form.height)
-    planned = plan_outputs(_sheets(reading, target, as_json), sampling.n, target.options)
+
+    def outputs(names: list[str]) -> list[list[str]]:
+        return [name_outputs(sheet, sampling.n, target.options).paths for sheet in _sheets(names, target)]
+
+    reading.begin(outputs)
+    check_stdout(target.output, as_json=as_json)
+    planned = plan_outputs(_sheets(reading.names, target), sampling.n, target.options)
     pictures = _read(reading, session)
     each = sampling.n * (form.height - given) * form.width
     start = time.perf_counter()
@@ -111,20 +117,17 @@ def _read(reading: Reading, session: "Session") -> "dict[int, Image.Image]":
     return pictures
 
 
-def _sheets(reading: Reading, target: DrawingTarget, as_json: bool) -> list[str]:
-    """The contact sheet of each picture. Raises OptionError."""
+def _sheets(names: list[str], target: DrawingTarget) -> list[str]:
+    """The contact sheet of each of some pictures. Raises OptionError."""
     from igpt_runtime.pictures.folder import unique_stems
 
     if target.output is not None:
-        if len(reading.names) > 1:
-            raise OptionError(
-                f"-o names one contact sheet, but there are {len(reading.names)} pictures; use --output-dir"
-            )
+        if len(names) > 1:
+            raise OptionError(f"-o names one contact sheet, but there are {len(names)} pictures; use --output-dir")
         if target.output_dir != ".":
             raise OptionError("-o and --output-dir both say where the contact sheet goes; give one of them")
-        check_stdout(target.output, as_json=as_json)
         return [target.output]
     if not target.output_dir:
         raise OptionError("--output-dir names no directory; give one, such as .")
     directory = Path(target.output_dir)
-    return [str(directory / f"{stem}-completed.png") for stem in unique_stems(reading.names)]
+    return [str(directory / f"{stem}-completed.png") for stem in unique_stems(names)]

@@ -43,6 +43,7 @@ def features(
 
     output = str(target.path)
     feature_suffix(output)
+    reading.begin()
     chosen = parse_layers(layers)
     session = model.open()
     identities = [file_identity(name) for name in reading.names]

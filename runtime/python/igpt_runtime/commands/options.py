@@ -183,9 +183,23 @@ class Reading:
 
         if list(images).count("-") > 1:
             raise OptionError("- was given more than once, and standard input can be read only once; give it once")
-        self.names = find_pictures(images)
+        self._found = find_pictures(images)
         self.crop, self.skip_broken = crop, skip_broken
         self.broken: list[str] = []  # what is wrong with each that was left out
+
+    @property
+    def names(self) -> list[str]:
+        """The pictures as they were named, or found below a directory."""
+        return self._found.names
+
+    def begin(self, outputs: Callable[[list[str]], list[list[str]]] = lambda names: [[] for _ in names]) -> None:
+        """Leave out what the command itself has written before, and say what was passed over.
+
+        outputs: the files that will be written for each of some pictures.
+        """
+        self._found.leave_out(outputs)
+        if said := self._found.said():
+            click.echo(f"passed over: {said}", err=True)
 
     @property
     def pictures(self) -> "list[Picture]":

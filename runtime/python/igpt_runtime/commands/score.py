@@ -47,13 +47,19 @@ def score(
     suffix = table_suffix(target.path)
     if maps == "":
         raise OptionError("--maps names no directory; give one, such as .")
+
+    def planned(names: list[str]) -> list[list[str]]:
+        stems = unique_stems(names)
+        return [[] if maps is None else [str(Path(maps) / f"{stem}-surprise.png")] for stem in stems]
+
+    reading.begin(planned)
     session = model.open()
-    files = [] if maps is None else [Path(maps) / f"{stem}-surprise.png" for stem in unique_stems(reading.names)]
+    files = [path for paths in planned(reading.names) for path in paths]
     scores = score(
         session, reading.pictures, protocol=protocol, crop=reading.crop, broken=reading.leave_out
     )  # fmt: skip
     target.check(as_json=as_json)
-    check_writable(map(str, files), force=target.force)
+    check_writable(files, force=target.force)
     nats, read, written = [], [], []
     with counted("scoring", len(reading.names), "images") as progress:
         for scored in scores:
@@ -62,7 +68,7 @@ def score(
             if files:
                 title = "standard input" if read[-1] == "-" else Path(read[-1]).name
                 save_image(map_of(session, scored, title), files[scored.index])
-                written.append(str(files[scored.index]))
+                written.append(files[scored.index])
             progress(1)
     rows = records(read, nats)
     record = {

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from igpt_runtime.bundle.bundle import Bundle, open_bundle
 from igpt_runtime.bundle.graph_io import DECODE, DECODE_SHARED, POSTPROCESS, PREPROCESS
-from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
+from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest
 from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
@@ -58,6 +58,8 @@ class Session:
         self._graphs: dict[str, onnxruntime.InferenceSession] = {}
         self._paths: dict[str, Path] = {}  # of the graphs that were checked
         self._weights_checked = False
+        self._identities: dict[str, tuple[int, ...]] = {}  # of files, when they were looked at first
+        self._unchanged(MANIFEST_FILE)
         self.device_tensors = DeviceTensors(self._ort)  # of decode steps on a GPU
 
     @property
@@ -85,7 +87,20 @@ class Session:
         """The file of a graph, after a look at it the first time."""
         if name not in self._paths:
             self._paths[name] = self.bundle.graph_path(name)
+        self._unchanged(self._paths[name].name)
         return self._paths[name]
+
+    def _unchanged(self, *names: str) -> None:
+        """Raise BundleError if files are not those that were looked at first: parts of two bundles make none."""
+        for name in names:
+            path = self.bundle.path / name
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise BundleError(f"{path} cannot be read ({error.strerror}); open the bundle again") from error
+            found = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._identities.setdefault(name, found) != found:
+                raise BundleError(f"{path} was replaced while the bundle was open; open the bundle again")
 
     @contextlib.contextmanager
     def _checking_weights(self, name: str) -> Iterator[None]:
@@ -97,10 +112,11 @@ class Session:
         check = Task(functools.partial(self.bundle.check_file, WEIGHTS_FILE))
         try:
             yield
+            check.result()
         except Exception:  # an interrupt does not wait
+            self._identities.pop(WEIGHTS_FILE, None)  # a file that is mended may be tried again
             check.result()  # of two errors it is this one that tells what is wrong
             raise
-        check.result()
         self._weights_checked = True
 
     @property
@@ -143,6 +159,8 @@ class Session:
 
     def _open(self, path: Path, name: str, part: bytes | None = None) -> "onnxruntime.InferenceSession":
         """Open the graph in a file, or a part of it, which was made from that file."""
+        used = [MANIFEST_FILE, path.name, *([] if name in _WITHOUT_WEIGHTS else [WEIGHTS_FILE])]
+        self._unchanged(*used)
         options = self._ort.SessionOptions()
         model, folder = self._with_weights(path, name, part)
         if isinstance(model, bytes):
@@ -165,6 +183,7 @@ class Session:
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             reason = str(error).splitlines()[0]
             raise BundleError(f"ONNX Runtime cannot open {path} ({reason}); export the bundle again") from error
+        self._unchanged(*used)
         if self._required and self._required not in session.get_providers():
             raise DeviceError(
                 "CUDA was asked for but ONNX Runtime could not start it; check the driver, or use --device cpu"

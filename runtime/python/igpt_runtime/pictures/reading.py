@@ -6,9 +6,12 @@ from io import BytesIO
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from igpt_runtime.errors import ImageError
+from igpt_runtime.pictures.png import SIGNATURE, pixels_only
+from igpt_runtime.regular import IrregularFileError, placeholder, read_at_most, read_regular
 
 __all__ = ["Picture", "as_image", "as_pictures", "read_image", "to_rgb"]
 
@@ -24,55 +27,101 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-Picture = Image.Image | str | os.PathLike[str] | BinaryIO | bytes
+_MOST = 1 << 29  # bytes read of a file or a stream: more than Pillow's limit on pixels takes in any format
+
+Pixels = npt.NDArray[np.uint8]
+Picture = Image.Image | str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview | Pixels
+_IN_MEMORY = (bytes, bytearray, memoryview)
+_WHAT = "a picture is a path, the bytes of a file, a binary stream, a PIL image or an array"
 
 
 def as_image(picture: Picture) -> Image.Image:
-    """An RGB picture from a PIL image, a path, bytes or a binary stream. Raises ImageError."""
-    return picture if isinstance(picture, Image.Image) else read_image(picture)
+    """An RGB picture from a PIL image, a path, bytes, a binary stream, or an array.
+
+    An array is uint8 [height, width], [height, width, 3] or [height, width, 4], of which the last is transparent.
+
+    Raises ImageError.
+    """
+    if isinstance(picture, Image.Image):
+        return picture
+    return _from_array(picture) if isinstance(picture, np.ndarray) else read_image(picture)
 
 
 def as_pictures(pictures: Sequence[Picture] | Picture) -> Sequence[Picture]:
-    """Several pictures, also where a single one is given."""
-    single = isinstance(pictures, (Image.Image, str, os.PathLike, bytes)) or hasattr(pictures, "read")
-    return [pictures] if single else pictures  # type: ignore[list-item, return-value]
+    """Several pictures, also where a single one is given, or an array of several. Raises ImageError."""
+    if isinstance(pictures, np.ndarray):
+        return list(pictures) if pictures.ndim > 3 else [pictures]
+    if isinstance(pictures, (Image.Image, str, os.PathLike, *_IN_MEMORY)) or hasattr(pictures, "read"):
+        return [pictures]  # type: ignore[list-item]
+    if not isinstance(pictures, Sequence):
+        raise ImageError(f"{_WHAT}, or a sequence of these, but this is {type(pictures).__name__}")
+    return pictures  # type: ignore[return-value]
 
 
-def read_image(source: str | os.PathLike[str] | BinaryIO | bytes) -> Image.Image:
+def _from_array(pixels: Pixels) -> Image.Image:
+    grey = pixels.ndim == 2
+    if pixels.dtype != np.uint8 or not (grey or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
+        found = f"{pixels.dtype} {list(pixels.shape)}"
+        raise ImageError(
+            f"an array is a picture if it is uint8 [height, width] or [height, width, 3 or 4], not {found}"
+        )
+    if not pixels.size:
+        raise ImageError(f"the picture is {pixels.shape[1]}x{pixels.shape[0]} and has no pixels; give a larger one")
+    return to_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
+
+
+def read_image(source: str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview) -> Image.Image:
     """Read a PNG, JPEG, WebP, GIF (first frame) or BMP picture as 8-bit RGB, upright as its EXIF data says.
 
     Transparency is laid over white, as viewers and transformers do; colour profiles are not applied. A stream is read
     from where it stands to its end and left open. Pillow's `MAX_IMAGE_PIXELS` is the limit on size, checked before
-    any pixel is decoded.
+    any pixel is decoded. Text and colour profiles in PNG files are not looked at, and checksums of their pixels are.
 
     Raises:
-        ImageError: the file cannot be opened, is none of these formats, is damaged or cut short, or is too large.
+        ImageError: the file cannot be opened, is no regular file, is none of these formats, is damaged or cut short, or
+            is too large.
     """
     if isinstance(source, (str, os.PathLike)):
         name = repr(os.fsdecode(source))
-        stream = _open(source, name)
-    else:
+        content = _read(source, name)
+    elif isinstance(source, _IN_MEMORY):
+        name, content = "the given picture", bytes(source)
+    elif hasattr(source, "read"):
         name = "the given picture"
-        stream = BytesIO(source if isinstance(source, bytes) else source.read())
-    with stream:
-        return _decode(stream, name)
+        read = read_at_most(source, _MOST)
+        if read is None:
+            raise ImageError(f"{name} has more than {_MOST:,} bytes; make it smaller first")
+        content = read
+    else:
+        raise ImageError(f"{_WHAT}, but this is {type(source).__name__}")
+    if stands_for := placeholder(content):
+        raise ImageError(f"{name} {stands_for}")
+    return _decode(content, name)
 
 
-def _open(path: str | os.PathLike[str], name: str) -> BinaryIO:
+def _read(path: str | os.PathLike[str], name: str) -> bytes:
     try:
-        return open(path, "rb")
+        return read_regular(path, _MOST)
+    except IrregularFileError as error:
+        if "directory" in str(error.strerror):
+            raise ImageError(f"{name} is a directory; name a picture in it") from None
+        raise ImageError(
+            f"{name} cannot be read: {error.strerror}; name a picture file, or give - to read it"
+        ) from None
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file; check the path") from None
-    except IsADirectoryError:
+    except IsADirectoryError:  # on Windows
         raise ImageError(f"{name} is a directory; name a picture in it") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         reason = getattr(error, "strerror", None) or str(error)
         raise ImageError(f"{name} cannot be opened: {reason}; check the path and its permissions") from error
 
 
-def _decode(stream: BinaryIO, name: str) -> Image.Image:
+def _decode(content: bytes, name: str) -> Image.Image:
     try:
-        image: Image.Image = Image.open(stream, formats=_FORMATS)
+        if content.startswith(SIGNATURE):
+            content = pixels_only(content)
+        image: Image.Image = Image.open(BytesIO(content), formats=_FORMATS)
         limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns up to twice this
         if limit is not None and image.width * image.height > limit:
             raise Image.DecompressionBombError

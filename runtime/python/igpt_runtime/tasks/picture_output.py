@@ -62,7 +62,7 @@ def plan_outputs(sheets: Sequence[str], n: int, options: PictureOptions) -> list
         OptionError: the options contradict each other, or ask for an unknown format.
         OutputError: a file exists and is not to be overwritten, or its directory cannot be written.
     """
-    planned = [_plan(sheet, n, options) for sheet in sheets]
+    planned = [name_outputs(sheet, n, options) for sheet in sheets]
     paths = [path for outputs in planned for path in outputs.paths]
     twice = next((path for path, count in Counter(paths).items() if count > 1 and path != "-"), None)
     if twice is not None:
@@ -71,7 +71,8 @@ def plan_outputs(sheets: Sequence[str], n: int, options: PictureOptions) -> list
     return planned
 
 
-def _plan(sheet: str, n: int, options: PictureOptions) -> Outputs:
+def name_outputs(sheet: str, n: int, options: PictureOptions) -> Outputs:
+    """The files of `n` pictures and their sheet. Raises OptionError as `plan_outputs` does."""
     if sheet == "-" and (options.separate or options.gif):
         raise OptionError("--separate and --gif need a file name; give -o a path instead of -")
     path = Path(sheet)
