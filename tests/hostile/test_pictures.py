@@ -70,7 +70,7 @@ def test_a_wrong_checksum_of_the_pixels() -> None:
         read_image(bytes(whole))
 
 
-@pytest.mark.parametrize("end", [9, 20, 40, 60, -20, -200])
+@pytest.mark.parametrize("end", [9, 20, 40, 60, -200])
 def test_a_file_that_is_cut_short(end: int) -> None:
     with pytest.raises(ImageError):
         read_image(png()[:end])

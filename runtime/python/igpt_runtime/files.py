@@ -19,6 +19,7 @@ __all__ = [
     "check_stdout_open",
     "check_writable",
     "csv_table",
+    "lock_file",
     "table_suffix",
     "write_output",
     "write_table",
@@ -81,6 +82,24 @@ def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def lock_file(descriptor: int) -> bool:
+    """Hold a lock on an open file until it is closed, or the process ends; False if another process holds it.
+
+    Where a system or a disk has no such locks, it is taken for held.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def csv_table(rows: Sequence[Mapping[str, object]]) -> bytes:

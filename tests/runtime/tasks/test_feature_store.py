@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from igpt_runtime.cli import main
 from igpt_runtime.engine.session import open_session
+from igpt_runtime.errors import OutputError
 from igpt_runtime.pictures.reading import as_image
 from igpt_runtime.tasks.features import features
 
@@ -122,6 +123,7 @@ def test_a_killed_process_loses_nothing_it_had_written(folder: Path, tiny_bundle
 import os, signal
 from igpt_runtime.tasks import feature_store
 from igpt_runtime.cli import main
+feature_store._BETWEEN = 0  # else the last second is lost
 original = feature_store.feature_batches
 def feature_batches(*args, **options):
     for i, batch in enumerate(original(*args, **options)):
@@ -196,6 +198,37 @@ def test_features_without_the_broken_ones_stay_on_the_disk(
         values = store.values()
         kept = [path for i, path in enumerate(paths()) if i not in broken]
         assert isinstance(values, np.memmap) and np.abs(values - features(session, kept)).max() <= 1e-6
+        with pytest.raises(OutputError, match="another run writes to store; wait for its end"):
+            feature_store.FeatureStore(Path("store"), request, restart=True)
+        store.release()
+
+
+@pytest.mark.parametrize("left", [["lock"], ["rows", "done"], ["request.json"], ["lock", "rows", "request.json"]])
+def test_what_a_kill_at_the_beginning_leaves_is_no_hindrance(
+    folder: Path, run: Callable[..., Result], left: list[str]
+) -> None:
+    Path("a.npz.partial").mkdir()
+    for name in left:
+        Path("a.npz.partial", name).touch()
+    assert run("pets", "-o", "a.npz").exit_code == 0
+    assert not Path("a.npz.partial").exists()
+
+
+def test_marks_without_their_features_do_not_count(
+    folder: Path, tiny_bundle: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may leave them."""
+    run("pets", "-o", "whole.npz")
+    with monkeypatch.context() as patched:
+        count_embedded(patched, 9)
+        run("pets", "-o", "a.npz")
+    rows = Path("a.npz.partial/rows")
+    size = rows.stat().st_size // 8
+    with rows.open("r+b") as file:
+        file.truncate(3 * size + 5)
+    assert run("pets", "-o", "a.npz").exit_code == 0
+    with np.load("a.npz") as found, np.load("whole.npz") as whole:
+        assert (found["features"] == whole["features"]).all()
 
 
 def test_names_that_are_no_text(folder: Path, run: Callable[..., Result]) -> None:

@@ -291,3 +291,5 @@ def filled(
         else:
             store.remove()
         raise
+    finally:
+        store.release()

@@ -1,7 +1,7 @@
 """Features of many pictures on disk, while they are computed: what was interrupted goes on where it ended.
 
 A store is a directory: `request.json` says what is computed of what, `rows` holds the features of picture i at i times
-the size of one, `done` a byte for each picture that has them.
+the size of one, `done` a byte for each picture that has them. `lock` is held by the run that writes there.
 """
 
 import contextlib
@@ -10,9 +10,11 @@ import json
 import math
 import os
 import shutil
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +22,14 @@ import numpy.typing as npt
 from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import OutputError
+from igpt_runtime.files import atomic_write, lock_file
 from igpt_runtime.pictures.reading import Picture
 from igpt_runtime.tasks.features import Broken, check_any_read, checked_layers, feature_batches, rules_of
 
-_REQUEST, _ROWS, _DONE = "request.json", "rows", "done"
+_REQUEST, _ROWS, _DONE, _LOCK = "request.json", "rows", "done", "lock"
 _KEPT = "kept"  # those of the pictures that could be read, if some could not
 _AT_ONCE = 1024  # pictures
+_BETWEEN = 1.0  # seconds between two times that features are written to the disk, and then marked as done
 _FLOAT = np.dtype(np.float32)
 
 
@@ -38,44 +42,72 @@ class FeatureStore:
         request: see `feature_request`; restart: begin anew if there is one of another request.
 
         Raises:
-            OutputError: there is one of another request, or the directory cannot be written.
+            OutputError: there is one of another request, another run writes there, or the directory cannot be written.
         """
         self.directory, self.request = directory, request
         self._created: list[Path] = []
         self.count, self.shape = len(request["pictures"]), (len(request["layers"]), request["n_embd"])
         try:
-            found = json.loads((directory / _REQUEST).read_bytes())
-        except (OSError, ValueError):
-            found = None
-        if not (isinstance(found, dict) and found.keys() >= {"pictures", "layers", "protocol"}):
-            found = None  # not ours
-        if found is not None and found != request and not restart:
-            changed = ", ".join(sorted(key for key in request if found.get(key) != request[key]))
-            raise OutputError(
-                f"{directory} holds features of a run with other {changed}; add --force to begin anew, or remove it"
-            )
-        try:
+            self._release = weakref.finalize(self, os.close, self._take())
+            found = self._found()
+            if found is not None and found != request and not restart:
+                self._release()
+                changed = ", ".join(sorted(key for key in request if found.get(key) != request[key]))
+                raise OutputError(
+                    f"{directory} holds features of a run with other {changed}; add --force to begin anew, or remove it"
+                )
             if found != request:
-                self._begin(is_ours=found is not None)
+                self._begin()
             self.done = np.zeros(self.count, np.bool_)
             marks = np.fromfile(directory / _DONE, np.uint8)[: self.count]
-            self.done[: len(marks)] = marks != 0
+            # A mark may have come to the disk in a crash where its features have not.
+            whole = (directory / _ROWS).stat().st_size // (math.prod(self.shape) * _FLOAT.itemsize)
+            self.done[: min(len(marks), whole)] = marks[:whole] != 0
         except OSError as error:
             raise _failure(directory, error) from error
 
-    def _begin(self, *, is_ours: bool) -> None:
-        foreign = {path.name for path in self.directory.iterdir()} if self.directory.exists() else set()
-        if foreign - {_REQUEST, _ROWS, _DONE, _KEPT} or (foreign and not is_ours):
-            raise OutputError(f"{self.directory} exists and holds no features; remove it or choose another output")
-        self.remove()
-        self._created = [parent for parent in self.directory.parents if not parent.exists()]
-        self.directory.mkdir(parents=True)
+    def _found(self) -> dict[str, Any] | None:
+        """The request of the store that is there; None if there is none, or none that was begun."""
+        try:
+            found = json.loads((self.directory / _REQUEST).read_bytes())
+        except (OSError, ValueError):
+            return None
+        is_whole = isinstance(found, dict) and found.keys() >= {"pictures", "layers", "protocol"}
+        return found if is_whole and (self.directory / _ROWS).is_file() and (self.directory / _DONE).is_file() else None
+
+    def _take(self) -> int:
+        """Make the directory unless it is there, and lock it; the lock ends with the process.
+
+        Returns the descriptor that holds it.
+
+        Raises OutputError if another run holds it, or the directory is not one of features.
+        """
+        path = self.directory / _LOCK
+        while True:
+            if not self.directory.exists():
+                self._created = [parent for parent in self.directory.parents if not parent.exists()]
+                self.directory.mkdir(parents=True, exist_ok=True)
+            foreign = {entry.name for entry in self.directory.iterdir()} - {_REQUEST, _ROWS, _DONE, _KEPT, _LOCK}
+            if foreign:
+                raise OutputError(f"{self.directory} exists and holds no features; remove it or choose another output")
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            if not lock_file(lock):
+                os.close(lock)
+                raise OutputError(f"another run writes to {self.directory}; wait for its end, or choose another output")
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(lock), path.stat()):
+                    return lock
+            os.close(lock)  # another run has just ended and removed its directory
+
+    def _begin(self) -> None:
+        for name in (_REQUEST, _KEPT):
+            (self.directory / name).unlink(missing_ok=True)
         try:
             for name in (_ROWS, _DONE):
-                (self.directory / name).touch()
+                (self.directory / name).write_bytes(b"")
             # Last: without it nothing here counts.
-            (self.directory / _REQUEST).write_text(json.dumps(self.request))
-        except OSError:
+            atomic_write(self.directory / _REQUEST, json.dumps(self.request).encode())
+        except (OSError, OutputError):
             self.remove()
             raise
 
@@ -104,16 +136,16 @@ class FeatureStore:
         batches = feature_batches(session, left, **how, broken=broken)
         size = math.prod(self.shape) * _FLOAT.itemsize
         try:
-            with (self.directory / _ROWS).open("r+b") as rows, (self.directory / _DONE).open("r+b") as done:
+            with (
+                (self.directory / _ROWS).open("r+b") as rows,
+                (self.directory / _DONE).open("r+b") as done,
+                _Marks(rows, done) as marks,
+            ):
                 for indices, values in batches:
                     for index, row in zip(missing[indices], values, strict=True):
                         rows.seek(int(index) * size)
                         rows.write(row.astype(_FLOAT).tobytes())
-                    rows.flush()
-                    for index in missing[indices]:  # only now
-                        done.seek(int(index))
-                        done.write(b"\1")
-                    done.flush()
+                    marks.add(missing[indices])
                     self.done[missing[indices]] = True
                     if progress is not None:
                         progress(len(indices))
@@ -144,12 +176,47 @@ class FeatureStore:
         rows, size = np.memmap(self.directory / name, _FLOAT, "r"), math.prod(self.shape)
         return rows[: len(rows) // size * size].reshape(-1, *self.shape)
 
+    def release(self) -> None:
+        """Let other runs write there."""
+        self._release()
+
     def remove(self) -> None:
         """Remove it from the disk, with the directories that were created for it and are empty."""
         shutil.rmtree(self.directory, ignore_errors=True)
+        self._release()
         for parent in self._created:
             with contextlib.suppress(OSError):
                 parent.rmdir()
+
+
+class _Marks:
+    """Marks rows as done once they are on the disk, all of the last second together, and in the end."""
+
+    def __init__(self, rows: BinaryIO, done: BinaryIO) -> None:
+        self._rows, self._done = rows, done
+        self._pending: list[int] = []
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
+    def add(self, indices: npt.NDArray[np.int64]) -> None:
+        self._pending += indices.tolist()
+        if time.monotonic() - self._since >= _BETWEEN:
+            self._write()
+
+    def _write(self) -> None:
+        self._rows.flush()
+        os.fsync(self._rows.fileno())
+        for index in self._pending:  # only now
+            self._done.seek(index)
+            self._done.write(b"\1")
+        self._done.flush()
+        self._pending.clear()
+        self._since = time.monotonic()
 
 
 def feature_request(
