@@ -66,14 +66,19 @@ class FeatureStore:
         except OSError as error:
             raise _failure(directory, error) from error
 
+    def _is_foreign(self) -> bool:
+        """Whether there is a request that is none of ours; an empty one is what a crash may leave."""
+        path = self.directory / _REQUEST
+        return self._found() is None and path.exists() and path.stat().st_size > 0
+
     def _found(self) -> dict[str, Any] | None:
         """The request of the store that is there; None if there is none, or none that was begun."""
         try:
             found = json.loads((self.directory / _REQUEST).read_bytes())
         except (OSError, ValueError):
             return None
-        is_whole = isinstance(found, dict) and found.keys() >= {"pictures", "layers", "protocol"}
-        return found if is_whole and (self.directory / _ROWS).is_file() and (self.directory / _DONE).is_file() else None
+        is_ours = isinstance(found, dict) and found.keys() >= {"pictures", "layers", "protocol"}
+        return found if is_ours else None
 
     def _take(self) -> int:
         """Make the directory unless it is there, and lock it; the lock ends with the process.
@@ -88,7 +93,7 @@ class FeatureStore:
                 self._created = [parent for parent in self.directory.parents if not parent.exists()]
                 self.directory.mkdir(parents=True, exist_ok=True)
             foreign = {entry.name for entry in self.directory.iterdir()} - {_REQUEST, _ROWS, _DONE, _KEPT, _LOCK}
-            if foreign:
+            if foreign or self._is_foreign():
                 raise OutputError(f"{self.directory} exists and holds no features; remove it or choose another output")
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             if not lock_file(lock):
