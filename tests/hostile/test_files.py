@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_runtime import classify, complete, features, open_bundle, open_session, score
@@ -167,6 +168,14 @@ def test_a_bundle_that_is_replaced_while_it_is_open(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "bundle")
     (tmp_path / "old").rename(tmp_path / "bundle")
     assert (complete(session, SEVEN, options).tokens == before).all()
+
+
+@pytest.mark.parametrize("command", [["info"], ["classify", str(SEVEN)], ["sample"], ["bench"], ["doctor"]], ids=str)
+def test_a_pin_is_never_ignored(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, [*command, "--sha256", "0" * 64])
+    assert result.exit_code == 1 and "it is not the bundle that was asked for" in result.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_of_a_manifest_is_whole(tiny_bundle: Path) -> None:

@@ -18,10 +18,12 @@ def bench(n: int, rounds: int, model: ModelOptions, as_json: bool) -> None:
 
     from igpt_runtime.bench.bench import benchmark
     from igpt_runtime.bench.report import as_text
+    from igpt_runtime.bundle.bundle import open_bundle
     from igpt_runtime.console import stages
 
+    bundle = open_bundle(model.name, sha256=model.sha256)
     with stages("benchmark") as progress:
         result = benchmark(
-            model.name, device=model.device, threads=model.threads, n=n, rounds=rounds, progress=progress
+            bundle.path, device=model.device, threads=model.threads, n=n, rounds=rounds, progress=progress
         )  # fmt: skip
     print_result(as_text(result), asdict(result), as_json)

@@ -26,7 +26,9 @@ def doctor(model: ModelOptions, as_json: bool) -> None:
     from igpt_runtime.doctor.report import as_record, as_text, is_ok
 
     with _progress() as progress:
-        findings = examine(model.name, device=model.device, threads_asked=model.threads, progress=progress)
+        findings = examine(
+            model.name, device=model.device, threads_asked=model.threads, sha256=model.sha256, progress=progress
+        )
     print_result(as_text(findings), as_record(findings), as_json)
     if not is_ok(findings):
         sys.exit(1)

@@ -21,18 +21,19 @@ _DEVICES = {"CPUExecutionProvider": "the CPU", "CUDAExecutionProvider": "CUDA"}
 
 
 def bundle(
-    model: str | None, device: str, threads: int | None, progress: Progress, *, hindrance: str | None
+    model: str | None, device: str, threads: int | None, progress: Progress, *, hindrance: str | None,
+    sha256: str | None = None,
 ) -> Iterator[Finding]:  # fmt: skip
     """Everything about a bundle, and the memory that there is for it.
 
-    model: as `igpt_runtime.engine.session.open_session` takes it; hindrance: why no graph can be opened on the device;
+    model, sha256: as `open_session` takes them; hindrance: why no graph can be opened on the device;
     None if nothing is known that speaks against it.
     """
     from igpt_runtime.bundle.bundle import open_bundle
     from igpt_runtime.errors import IgptError
 
     try:
-        opened = open_bundle(model)
+        opened = open_bundle(model, sha256=sha256)
     except IgptError as error:
         yield fault(_TOPIC, "manifest", BROKEN, str(error))
         yield from checked(_MEMORY, "available", partial(memory, None))

@@ -18,11 +18,16 @@ _CURE = "cure what is broken among the packages, then look again"
 
 
 def examine(
-    model: str | None = None, *, device: str = "auto", threads_asked: int | None = None, progress: Progress = SILENT
+    model: str | None = None,
+    *,
+    device: str = "auto",
+    threads_asked: int | None = None,
+    sha256: str | None = None,
+    progress: Progress = SILENT,
 ) -> list[Finding]:
     """Look at this machine, this installation and a bundle. A check that raises becomes a finding.
 
-    model: as `igpt_runtime.engine.session.open_session` takes it; threads_asked: threads inside one operator.
+    model, sha256: as `open_session` takes them; threads_asked: threads inside one operator.
     """
     declared = Minimums()
 
@@ -54,5 +59,5 @@ def examine(
     if "numpy" in broken:
         return [*found, Finding("bundle", "manifest", UNKNOWN, "not read, since it takes numpy", _CURE)]
     return found + checked(
-        "bundle", "bundle", partial(bundle, model, device, threads_asked, progress, hindrance=hindrance)
+        "bundle", "bundle", partial(bundle, model, device, threads_asked, progress, hindrance=hindrance, sha256=sha256)
     )
