@@ -19,11 +19,19 @@ import torch
 
 from igpt_export.checkpoint.tensors import ShapedTensors
 from igpt_export.checkpoint.weights import DTYPE_NAMES
-from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, FileRecord, Manifest, manifest_to_json
+from igpt_runtime.bundle.manifest import (
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    WEIGHTS_FILE,
+    FileRecord,
+    Manifest,
+    manifest_to_json,
+)
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.session import return_freed_memory
 from igpt_runtime.errors import OutputError
 from igpt_runtime.progress import SILENT, Progress
+from igpt_runtime.regular import read_regular
 
 _WIDEST_FIRST = (torch.float32, torch.float16, torch.int8, torch.uint8)
 
@@ -64,7 +72,7 @@ def _check_replaceable(output: Path, force: bool) -> None:
 def _is_bundle(directory: Path) -> bool:
     """Whether a directory holds our manifest, whole or damaged; other programs have a manifest.json too."""
     try:
-        record = json.loads((directory / MANIFEST_FILE).read_bytes())
+        record = json.loads(read_regular(directory / MANIFEST_FILE, MAX_MANIFEST_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(record, dict) and record.keys() >= {"format_version", "sampling_version", "graphs"}

@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from igpt_export.checkpoint.problems import one_line, refuse
-from igpt_runtime.bundle.config import ImageFormat, ImageGPTConfig
+from igpt_runtime.bundle.config import LARGEST_COLOUR, ImageFormat, ImageGPTConfig
 
 _DEFAULT_SIZE = 256  # of transformers' class; never an ImageGPT's real size
 _RESAMPLE_FILTERS = range(6)  # PIL's numbers: nearest, lanczos, bilinear, bicubic, box, hamming
-_SLACK = 0.01  # how far a cluster may lie outside [-1, 1]
 _TOLERANCE = 1e-5  # of the scaling; a 256th of the step between two pixel values is 3e-5
 
 
@@ -82,7 +81,7 @@ def check_clusters(
         problems.append(f"clusters have shape {shape}, not [{config.n_clusters}, 3] (vocab_size - 1 colours)")
     elif not np.isfinite(values).all():
         problems.append("clusters contain NaN or infinity")
-    elif np.abs(values).max() > 1 + _SLACK:
+    elif np.abs(values).max() > LARGEST_COLOUR:
         problems.append(f"clusters reach {float(np.abs(values).max()):g}, but colours lie in [-1, 1]")
     return values.astype(np.float32)
 

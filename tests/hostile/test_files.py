@@ -95,6 +95,7 @@ VALUES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "half a character as a layer": (lambda m: m["classifier"].update(layers=["\ud800"]), "are not 0 .. "),
     "a colour of 1e308": (lambda m: m["image_format"]["clusters"][0].__setitem__(0, 1e308), r"not in \[-1, 1\]"),
     "a colour of 1.5": (lambda m: m["image_format"]["clusters"][3].__setitem__(2, 1.5), r"not in \[-1, 1\]"),
+    "a colour of 1.02": (lambda m: m["image_format"]["clusters"][3].__setitem__(2, 1.02), r"not in \[-1, 1\]"),
     "a colour that is no number": (lambda m: m["image_format"]["clusters"][3].__setitem__(2, float("nan")), "not in"),
 }
 
@@ -107,6 +108,11 @@ def test_values_of_a_manifest(what: str, bundle_copy: Path, edit_manifest: Edit)
     with pytest.raises(BundleError, match=expected) as caught:
         open_bundle(bundle_copy)
     assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+
+
+def test_a_colour_that_an_export_takes_is_read(bundle_copy: Path, edit_manifest: Edit) -> None:
+    edit_manifest(bundle_copy, lambda manifest: manifest["image_format"]["clusters"][3].__setitem__(2, -1.005))
+    assert open_bundle(bundle_copy).manifest.image_format.clusters[3, 2] < -1
 
 
 def test_half_a_character_as_a_file(bundle_copy: Path, edit_manifest: Edit, refused: Callable[..., str]) -> None:

@@ -51,6 +51,9 @@ class ImageGPTConfig:
         return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
 
 
+LARGEST_COLOUR = 1.01  # of a cluster: colours lie in [-1, 1], and a mean of some may be rounded out of that
+
+
 @dataclass(frozen=True, eq=False)
 class ImageFormat:
     """How pictures become tokens (the fields of an image processor that ImageGPT uses)."""

@@ -14,6 +14,7 @@ import numpy as np
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import (
     FUNCTIONS,
+    LARGEST_COLOUR,
     PROTOCOLS,
     Classifier,
     ImageFormat,
@@ -30,7 +31,7 @@ MANIFEST_FILE = "manifest.json"
 _BLOBS = "blobs"  # where the cache of the Hugging Face Hub has the files that the links of its snapshots lead to
 _LEVELS = 3  # that such a directory may be above a bundle: beside snapshots/COMMIT, of the repository, of the cache
 CARD_FILE = "README.md"  # for people, who may change it: not among the files that the manifest describes
-_MAX_BYTES = 16 << 20  # of a manifest
+MAX_MANIFEST_BYTES = 16 << 20  # of a manifest
 _LONGEST = 300  # characters of a message
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RELEASE = re.compile(r"\d{1,4}\.\d{1,4}")
@@ -130,7 +131,7 @@ def read_manifest(directory: Path, sha256: str | None = None) -> Manifest:
     if path.is_symlink() and not is_hub_blob(directory, path.resolve()):
         raise BundleError(f"{path} is a link out of the bundle; copy or export the bundle again")
     try:
-        content = read_regular(path, _MAX_BYTES)
+        content = read_regular(path, MAX_MANIFEST_BYTES)
         text = content.decode("utf-8")
     except FileNotFoundError as error:
         raise BundleError(
@@ -190,7 +191,7 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         raise ValueError(f"config.n_layer is {config.n_layer}, more than graphs.{graph_io.PREFILL} has outputs for")
     image = record["image_format"]
     colours = np.asarray(image["clusters"], np.float64)
-    if not (np.abs(colours) <= 1).all():
+    if not (np.abs(colours) <= LARGEST_COLOUR).all():
         raise ValueError("image_format.clusters holds a number that is not in [-1, 1]")
     clusters = colours.astype(np.float32)
     if clusters.shape != (config.n_clusters, 3):

@@ -192,12 +192,13 @@ class Reading:
         """The pictures as they were named, or found below a directory."""
         return self._found.names
 
-    def begin(self, outputs: Callable[[list[str]], list[list[str]]] = lambda names: [[] for _ in names]) -> None:
+    def begin(self, outputs: Callable[[list[str]], list[list[str]]] | None = None) -> None:
         """Leave out what the command itself has written before, and say what was passed over.
 
-        outputs: the files that will be written for each of some pictures.
+        outputs: the picture files that will be written for each of some pictures; None for a command that writes none.
         """
-        self._found.leave_out(outputs)
+        if outputs is not None:
+            self._found.leave_out(outputs)
         if said := self._found.said():
             click.echo(f"passed over: {said}", err=True)
 

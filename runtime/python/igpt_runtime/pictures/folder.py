@@ -29,6 +29,8 @@ class Found:
         outputs: the files that would be written for each of some pictures.
         """
         planned = outputs(self.names)
+        if not (self._inside and any(planned)):
+            return
         real = {name: os.path.realpath(name) for name in self.names}
         ours = {os.path.realpath(path): name for name, paths in zip(self.names, planned, strict=True) for path in paths}
         written = {name for name in self._inside if real[name] in ours and ours[real[name]] != name}
