@@ -50,7 +50,9 @@ def test_no_more_is_read_than_is_sensible(tmp_path: Path) -> None:
 
 
 @needs_pipes
-@pytest.mark.parametrize("kind", ["pipe", "device", "link to a device", "link to another file", "empty", "pointer"])
+@pytest.mark.parametrize(
+    "kind", ["pipe", "device", "link to a device", "link to another file", "link to itself", "empty", "pointer"]
+)
 def test_a_manifest_that_is_none(kind: str, tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     manifest, outside = bundle / "manifest.json", tmp_path / "outside.json"
@@ -65,6 +67,8 @@ def test_a_manifest_that_is_none(kind: str, tiny_bundle: Path, tmp_path: Path) -
         manifest.symlink_to("/dev/zero")
     elif kind == "link to another file":
         manifest.symlink_to(outside)
+    elif kind == "link to itself":
+        manifest.symlink_to(manifest)
     else:
         manifest.write_bytes(b"" if kind == "empty" else POINTER)
         expected = "is empty; get the file again" if kind == "empty" else "is a pointer of Git LFS, not the file itself"

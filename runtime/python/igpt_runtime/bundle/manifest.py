@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -108,13 +109,17 @@ def is_file_name(name: str) -> bool:
     return name.isprintable() and name == Path(name).name and name not in ("", ".", "..")
 
 
-def is_hub_blob(directory: Path, target: Path) -> bool:
-    """Whether a file lies where the Hub's cache keeps those of this bundle, so that a link may lead there.
+def leads_out(directory: Path, path: Path) -> bool:
+    """Whether a path in the directory of a bundle is a link to what was not given along with the bundle.
 
-    Any other link is refused: a bundle must not make a file its own that was not given along with it.
+    Only a link to where the Hub's cache keeps the files of this bundle is none: any other could make foreign files a
+    part of it.
     """
+    if not path.is_symlink():
+        return False
+    target = Path(os.path.realpath(path))  # unlike Path.resolve, it also has an answer for links in a circle
     stores = (parent / _BLOBS for parent in list(directory.resolve().parents)[:_LEVELS])
-    return any(target.is_relative_to(store) and not store.is_symlink() for store in stores)
+    return not any(target.is_relative_to(store) and not store.is_symlink() for store in stores)
 
 
 def read_manifest(directory: Path, sha256: str | None = None) -> Manifest:
@@ -128,7 +133,7 @@ def read_manifest(directory: Path, sha256: str | None = None) -> Manifest:
     path = directory / MANIFEST_FILE
     if not directory.is_dir():
         raise BundleError(f"no bundle at {directory}; make one with igpt-export")
-    if path.is_symlink() and not is_hub_blob(directory, path.resolve()):
+    if leads_out(directory, path):
         raise BundleError(f"{path} is a link out of the bundle; copy or export the bundle again")
     try:
         content = read_regular(path, MAX_MANIFEST_BYTES)

@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import sys
 from pathlib import Path
 
 import click
 
 from igpt_runtime.console import Command
+from igpt_runtime.files import check_stdout_open
 
 
 @click.command(cls=Command)
@@ -30,19 +30,22 @@ def web(models: tuple[str, ...], port: int, opens: bool, onnxruntime_web: Path |
 
     It prints the page's address and serves until it is ended, so it is the one command without --json.
     """
+    import asyncio
     import webbrowser
 
     from igpt_runtime.bundle.bundle import open_bundle
-    from igpt_runtime.web import LOOPBACK, find_onnxruntime_web, server
+    from igpt_runtime.web.onnxruntime_web import find_onnxruntime_web, javascript_path
+    from igpt_runtime.web.server import LOOPBACK, Server
+    from igpt_runtime.web.site import Site
 
+    check_stdout_open()
     bundles = [open_bundle(model) for model in models or (os.environ.get("IGPT_MODEL") or None,)]
     cache = Path(click.get_app_dir("igpt-onnx"))
     files = find_onnxruntime_web(onnxruntime_web, cache, lambda line: click.echo(line, err=True))
-    with server(bundles, files, port) as serving:
-        address = f"http://{LOOPBACK}:{serving.server_port}/"
-        click.echo(address)
-        sys.stdout.flush()
+    with Server(Site(bundles, javascript_path(), files), port) as serving:
+        address = f"http://{LOOPBACK}:{serving.port}/"
+        click.echo(address)  # at once, also into a pipe
         if opens:
             webbrowser.open(address)
         with contextlib.suppress(KeyboardInterrupt):
-            serving.serve_forever()
+            asyncio.run(serving.run())
