@@ -59,17 +59,23 @@ export function writesInPlace() {
 }
 
 /**
- * Opens a graph by its path, so that the weights are mapped from the file beside it.
+ * Opens a graph, whose weights are mapped from their file.
  *
  * @param ort the module onnxruntime-node
+ * @param {string | Uint8Array} graph its path, or its file's content
+ * @param {object} options of the session
  * @returns {Promise<import('./bundle.mjs').Graph>}
  */
-export async function openNodeGraph(ort, path, options) {
+export async function openNodeGraph(ort, graph, options) {
   if (!binding) {
-    return openWithCopies(ort, await ort.InferenceSession.create(path, options));
+    return openWithCopies(ort, await ort.InferenceSession.create(graph, options));
   }
   const session = new binding();
-  session.loadModel(path, options);
+  if (typeof graph === 'string') {
+    session.loadModel(graph, options);
+  } else {
+    session.loadModel(graph.buffer, graph.byteOffset, graph.byteLength, options);
+  }
   return {
     run: async (feeds, outputs) => session.run(feeds, Object.fromEntries(outputs.map((name) => [name, null])), {}),
     advance: (feeds, carried) => runInPlace(session, feeds, carried),
