@@ -18,7 +18,10 @@ export class ImageError extends IgptError {}
 /** A bundle is missing, damaged, of an unknown version, or lacks what was asked of it. */
 export class BundleError extends IgptError {}
 
-/** ONNX Runtime is not there, or failed. */
+/**
+ * ONNX Runtime is not there, has not enough memory, or failed. What it raised itself is the `cause`. `field` is the
+ * package that cannot be loaded, the graph that failed, or the option at fault.
+ */
 export class RuntimeError extends IgptError {}
 
 /** A picture of any size, as `ImageData` is one: 8 bits a channel, rows from the top. */

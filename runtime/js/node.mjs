@@ -23,6 +23,8 @@ export async function openBundle(directory, options = {}) {
   const ort = await importRuntime(() => import('onnxruntime-node'), 'onnxruntime-node');
   return Model.open({
     where: root + path.sep,
+    library: 'onnxruntime-node',
+    memory: 'the machine',
     mapsWeights: true,
     inPlace: writesInPlace(),
     onGpu: false,

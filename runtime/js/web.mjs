@@ -4,6 +4,7 @@ import { BundleError, ImageError, OptionError, RuntimeError, reason } from './co
 import { checkHash, checkPinned, checkSize, hostOptions, importRuntime, sessionOptions } from './core/host.mjs';
 import { MANIFEST_FILE, MAX_MANIFEST_BYTES, WEIGHTS_FILE } from './core/manifest.mjs';
 import { Model } from './core/model.mjs';
+import { isNoGraph, isOutOfMemory } from './core/ort-errors.mjs';
 import { openWithCopies } from './core/copying-graph.mjs';
 import { shown } from './core/options.mjs';
 
@@ -19,6 +20,8 @@ export async function openBundle(url, options = {}) {
   }
   const model = await Model.open({
     where: base.href,
+    library: 'onnxruntime-web',
+    memory: gpu ? 'the browser' : 'WebAssembly',
     mapsWeights: false,
     inPlace: false,
     onGpu: gpu !== undefined,
@@ -29,7 +32,12 @@ export async function openBundle(url, options = {}) {
       if (settings.sha256 !== undefined) {
         checkPinned(manifest.href, await sha256Of(bytes, manifest), settings.sha256);
       }
-      return new TextDecoder('utf-8').decode(bytes);
+      const text = new TextDecoder('utf-8').decode(bytes);
+      if (/^\s*</.test(text)) {
+        // What many servers send instead of "not found".
+        throw new BundleError(`${manifest.href} is a page and no manifest; check the address`, 'manifest');
+      }
+      return text;
     },
     file: (name, record) => checkedFile(new URL(encodeURIComponent(name), base), name, record, settings),
     open: async (graph, weights, how) => {
@@ -68,6 +76,9 @@ async function openOnGpu(gpu, graph, session, carried) {
   try {
     return alone(openWithCopies(gpu, await exclusively(() => gpu.InferenceSession.create(graph, settings))));
   } catch (error) {
+    if (isNoGraph(error) || isOutOfMemory(error)) {
+      throw error; // it has nothing to do with WebGPU
+    }
     throw new RuntimeError(`WebGPU cannot be used (${reason(error)}); open the bundle without webgpu`, 'webgpu', error);
   }
 }
@@ -119,7 +130,12 @@ async function sha256Of(bytes, url) {
     const remedy = 'serve the page over https or from localhost, or open the bundle with verify: false and no sha256';
     throw new RuntimeError(`${url.href} cannot be verified: this page has no crypto.subtle; ${remedy}`, 'verify');
   }
-  const digest = new Uint8Array(await subtle.digest('SHA-256', bytes));
+  let digest;
+  try {
+    digest = new Uint8Array(await subtle.digest('SHA-256', bytes));
+  } catch (error) {
+    throw new RuntimeError(`${url.href} cannot be verified (${reason(error)}); free some memory`, 'verify', error);
+  }
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
@@ -136,35 +152,47 @@ async function checkedFile(url, name, record, { verify, progress }) {
 
 /** The bytes at an address, of which there must be no more than `most`. */
 async function fetched(url, field, most, progress) {
+  const cannot = (why, error) =>
+    new BundleError(`${url.href} cannot be fetched (${why}); check the address and the connection`, field, error);
   let response;
   try {
     response = await fetch(url);
   } catch (error) {
-    throw new BundleError(`${url.href} cannot be fetched (${reason(error)}); check the address`, field, error);
+    throw cannot(reason(error), error);
   }
   if (!response.ok) {
-    const message = `${url.href} cannot be fetched (${response.status} ${response.statusText}); check the address`;
-    throw new BundleError(message, field);
+    throw cannot(`${response.status} ${response.statusText}`.trim());
   }
   const chunks = [];
   let loaded = 0;
-  const reader = response.body.getReader();
-  try {
-    for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
-      chunks.push(chunk.value);
-      loaded += chunk.value.length;
-      if (loaded > most) {
-        await reader.cancel();
-        throw new BundleError(`${url.href} has more than ${most} bytes; copy or export the bundle again`, field);
-      }
-      progress?.(loaded);
+  const reader = response.body?.getReader(); // an empty answer may have none
+  const next = async () => {
+    try {
+      return (await reader?.read()) ?? { done: true };
+    } catch (error) {
+      throw new BundleError(`${url.href} was cut short (${reason(error)}); try again`, field, error);
     }
-  } catch (error) {
-    throw error instanceof BundleError
-      ? error
-      : new BundleError(`${url.href} was cut short (${reason(error)}); try again`, field, error);
+  };
+  for (let chunk = await next(); !chunk.done; chunk = await next()) {
+    chunks.push(chunk.value);
+    loaded += chunk.value.length;
+    if (loaded > most) {
+      await reader.cancel();
+      throw new BundleError(`${url.href} has more than ${most} bytes; copy or export the bundle again`, field);
+    }
+    progress?.(loaded);
   }
-  const bytes = new Uint8Array(loaded);
+  return joined(chunks, loaded, url);
+}
+
+function joined(chunks, size, url) {
+  let bytes;
+  try {
+    bytes = new Uint8Array(size);
+  } catch (error) {
+    const message = `the browser has not enough memory for the ${size} bytes of ${url.href} (${reason(error)})`;
+    throw new RuntimeError(`${message}; free some, or use a smaller bundle`, 'memory', error);
+  }
   let place = 0;
   for (const chunk of chunks) {
     bytes.set(chunk, place);

@@ -1,10 +1,12 @@
 """The page of `igpt-run web` in Chromium, from a picture to its completions."""
 
+import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 from igpt_runtime import GenerationOptions, demo_bundle_path, generate_all, open_session, tokens_of
+from igpt_runtime.web.site import ONNXRUNTIME_WEB
 
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "models" / "demo" / "examples" / "seven.png"
@@ -32,19 +35,36 @@ pytestmark = [
 ]
 
 
+@contextmanager
+def serving(*arguments: object) -> Iterator[str]:
+    """The address of the page that a command serves."""
+    command = [sys.executable, "-m", "igpt_runtime.cli", "web", "--no-open", "--port", "0", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of the page with the demo model and a damaged copy of it."""
-    damaged = copytree(demo_bundle_path(), tmp_path_factory.mktemp("bundles") / "damaged")
+    """Of the page with the demo model, a damaged copy of it, and one in the cache of the Hugging Face Hub."""
+    directory = tmp_path_factory.mktemp("bundles")
+    damaged = copytree(demo_bundle_path(), directory / "damaged")
     weights = bytearray((damaged / "weights.safetensors").read_bytes())
     weights[-5] ^= 1
     (damaged / "weights.safetensors").write_bytes(weights)
-    command = [sys.executable, "-m", "igpt_runtime.cli", "web", "--no-open", "--port", "0"]
-    command += ["--model", str(demo_bundle_path()), "--model", str(damaged)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.terminate()
+    blobs, snapshot = (
+        directory / "models--acme--demo" / "blobs",
+        directory / "models--acme--demo" / "snapshots" / "0123",
+    )
+    copytree(demo_bundle_path(), blobs)
+    snapshot.mkdir(parents=True)
+    for file in blobs.iterdir():
+        (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+    with serving("--model", demo_bundle_path(), "--model", damaged, "--model", snapshot) as address:
+        yield address
 
 
 class Page:
@@ -85,24 +105,29 @@ class Page:
         return names
 
 
-@pytest.fixture
-def page(request: pytest.FixtureRequest, address: str) -> Iterator[Page]:
-    """Indirectly parametrized by further flags of Chromium."""
+@contextmanager
+def browsing(address: str, *flags: str) -> Iterator[Page]:
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in (*FLAGS, *getattr(request, "param", ("--disable-gpu",))):
+    for flag in (*FLAGS, *flags):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     try:
         driver.get(address)
-        result = Page(driver)
-        result.wait_for("Ready")
-        yield result
-        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+        yield Page(driver)
     finally:
         driver.quit()
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, address: str) -> Iterator[Page]:
+    """Indirectly parametrized by further flags of Chromium."""
+    with browsing(address, *getattr(request, "param", ("--disable-gpu",))) as result:
+        result.wait_for("Ready")
+        yield result
+        assert [entry for entry in result.driver.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 def test_same_tokens_as_igpt_run(page: Page) -> None:
@@ -168,6 +193,26 @@ def test_errors_in_words(page: Page, tmp_path: Path) -> None:
     page.wait(lambda: page["error"].text == "choose 1 to 16 completions")
     page.driver.find_element("css selector", "#model option:nth-child(2)").click()
     page.wait(lambda: "does not match its sha256" in page["error"].text)
+    page.driver.find_element("css selector", "#model option:nth-child(3)").click()
+    page.wait_for("Ready")
+    page.wait(lambda: page["error"].text == "")
+
+
+def test_a_library_that_cannot_be_loaded(tmp_path: Path) -> None:
+    """It is not the bundle that is blamed."""
+    dist = tmp_path / "dist"
+    dist.mkdir()
+    for name in ONNXRUNTIME_WEB:
+        shutil.copyfile(ROOT / "runtime" / "js" / "node_modules" / "onnxruntime-web" / "dist" / name, dist / name)
+    with serving("--onnxruntime-web", dist) as address:
+        os.truncate(dist / ONNXRUNTIME_WEB[2], 1000)  # its WebAssembly
+        with browsing(address, "--disable-gpu") as page:
+            said = page.wait(lambda: page["error"].text)
+            assert said.startswith("onnxruntime-web cannot be loaded (") and "\n" not in said
+        (dist / ONNXRUNTIME_WEB[0]).unlink()
+        with browsing(address, "--disable-gpu") as page:
+            said = page.wait(lambda: page["error"].text)
+            assert said.startswith("onnxruntime-web cannot be loaded (") and said.endswith("still running?")
 
 
 def test_no_gpu_is_not_offered(page: Page) -> None:

@@ -1,7 +1,8 @@
 /** An opened bundle: graphs are checked and opened on first use, and closed when nobody needs them. */
 
-import { BundleError, IgptError, RuntimeError, reason } from './errors.mjs';
+import { BundleError, RuntimeError } from './errors.mjs';
 import { MANIFEST_FILE, WEIGHTS_FILE, parseManifest } from './manifest.mjs';
+import { openingFailed, runningFailed } from './ort-errors.mjs';
 import { cacheNames } from './specs.mjs';
 
 // Each of these packs the weights in the order in which its kernels read them: one such copy in memory is enough.
@@ -24,6 +25,8 @@ const NOT_EMBEDDED = 'export it with igpt-export --embed';
  *
  * @typedef {object} Host
  * @property {string} where the bundle's path or address, for errors
+ * @property {string} library the package that ONNX Runtime is in, for errors
+ * @property {string} memory whose memory graphs take, for errors
  * @property {boolean} mapsWeights whether graphs share the weights' memory
  * @property {boolean} inPlace whether a graph's `advance` writes outputs over the inputs that they replace
  * @property {boolean} onGpu whether decode graphs run on a GPU, where what `advance` replaces stays
@@ -174,16 +177,10 @@ export class Bundle {
     const pack = PACKED.includes(name) || !FAST_UNPACKED.includes(precision);
     const carried = DECODERS.includes(name) ? cacheNames(config.n_layer, 'present') : [];
     try {
-      return named(await this.#host.open(graph, weights, { pack, optimize: PACKED.includes(name), carried }), name);
+      const settings = { pack, optimize: PACKED.includes(name), carried };
+      return named(await this.#host.open(graph, weights, settings), name, this.#host);
     } catch (error) {
-      if (error instanceof IgptError) {
-        throw error;
-      }
-      throw new BundleError(
-        `ONNX Runtime cannot open ${this.#host.where}${file} (${reason(error)}); export the bundle again`,
-        `graphs.${name}`,
-        error,
-      );
+      throw openingFailed(error, this.#host, this.#host.where + file, name);
     }
   }
 
@@ -214,19 +211,18 @@ export class Bundle {
 }
 
 /** A graph whose failures say which graph it was. */
-function named(graph, name) {
+function named(graph, name, host) {
   const failing = (run) => async (...args) => {
     try {
       return await run(...args);
     } catch (error) {
-      const remedy = 'if it lacks memory, draw fewer at once';
-      throw new RuntimeError(`ONNX Runtime failed in the ${name} graph (${reason(error)}); ${remedy}`, name, error);
+      throw runningFailed(error, host, name);
     }
   };
   return {
     run: failing((feeds, outputs) => graph.run(feeds, outputs)),
     advance: failing((feeds, carried) => graph.advance(feeds, carried)),
     forget: (feeds) => graph.forget(feeds),
-    release: () => graph.release(),
+    release: failing(() => graph.release()),
   };
 }

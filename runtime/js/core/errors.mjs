@@ -5,7 +5,7 @@
  *     +-- OptionError   an option is out of range or does not fit the bundle
  *     +-- ImageError    a picture is not one
  *     +-- BundleError   a bundle is missing, damaged, of an unknown version, or lacks what was asked of it
- *     +-- RuntimeError  ONNX Runtime is not there, or failed
+ *     +-- RuntimeError  ONNX Runtime is not there, has not enough memory, or failed
  *
  * Each message is one line: a fact, where, and what to do about it. A cancelled call throws its signal's reason instead.
  */
@@ -29,7 +29,14 @@ export class ImageError extends IgptError {}
 export class BundleError extends IgptError {}
 export class RuntimeError extends IgptError {}
 
-/** The first line of what a foreign error says, to quote in a message. */
+const LONGEST = 300; // characters of a foreign error
+
+/** What a foreign error says, to quote in a message: its first line, without its middle if that is long. */
 export function reason(error) {
-  return String(error?.message ?? error).split('\n', 1)[0];
+  if (typeof error === 'number') {
+    return `exception ${error} in WebAssembly`; // of C++, whose words stay there
+  }
+  const words = String(error?.message || error?.name || error).trim();
+  const line = words.split(/[\r\n\u2028\u2029]/, 1)[0];
+  return line.length > LONGEST ? `${line.slice(0, LONGEST / 2)} ... ${line.slice(-LONGEST / 2)}` : line;
 }

@@ -69,11 +69,16 @@ export function sessionOptions({ executionProviders }, { pack, optimize }) {
   };
 }
 
-/** Imports ONNX Runtime. Raises RuntimeError when it is not installed. */
+/** Imports ONNX Runtime. Raises RuntimeError when it is not installed, or cannot be loaded. */
 export async function importRuntime(load, name) {
   try {
     return await load();
   } catch (error) {
-    throw new RuntimeError(`${name} cannot be imported (${reason(error)}); run: npm install ${name}`, name, error);
+    const why = reason(error);
+    // The package itself, and not a library that it needs: in Node; in browsers, where an import map is missing.
+    const isMissing =
+      (error?.code === 'ERR_MODULE_NOT_FOUND' && why.includes(`'${name}'`)) || /module specifier|bare specifier/.test(why);
+    const remedy = isMissing ? `run: npm install ${name}` : 'see that all its files are there, for this system';
+    throw new RuntimeError(`${name} cannot be ${isMissing ? 'imported' : 'loaded'} (${why}); ${remedy}`, name, error);
   }
 }

@@ -176,8 +176,8 @@ $('drop').addEventListener('drop', (event) => {
 addEventListener('paste', (event) => attempt(() => openFile(event.clipboardData.files[0])));
 
 await attempt(async () => {
-  const response = await fetch('/bundles.json');
-  if (!response.ok) throw new Error('the list of models cannot be loaded; is igpt-run web still running?');
+  const response = await fetch('/bundles.json').catch(() => undefined);
+  if (!response?.ok) throw new Error('the list of models cannot be loaded; is igpt-run web still running?');
   for (const { name, precision, size, url } of await response.json()) {
     const option = new Option(`${name}, ${precision}, ${(size / 1e6).toFixed(0)} MB`, url);
     option.dataset.precision = precision;

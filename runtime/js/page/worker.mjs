@@ -4,7 +4,12 @@ import { openBundle } from '/js/web.mjs';
 
 /** onnxruntime-web for WebAssembly or WebGPU. */
 async function load(kind) {
-  const ort = await import(`/ort/ort.${kind}.min.mjs`);
+  let ort;
+  try {
+    ort = await import(`/ort/ort.${kind}.min.mjs`);
+  } catch (error) {
+    throw new Error(`onnxruntime-web cannot be loaded (${error.message}); is igpt-run web still running?`);
+  }
   ort.env.wasm.wasmPaths = '/ort/';
   ort.env.wasm.numThreads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 8) : 1;
   return ort;

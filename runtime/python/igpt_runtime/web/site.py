@@ -19,7 +19,7 @@ JAVASCRIPT = (
         f"core/{name}.mjs"
         for name in (
             "bundle", "cache", "copying-graph", "errors", "generate", "host", "image", "manifest", "model", "options",
-            "random", "specs",
+            "ort-errors", "random", "specs",
         )
     ),
 )  # fmt: skip
