@@ -278,3 +278,12 @@ def test_bad_checkpoint(refused: Refused, tiny_checkpoint: Path, tmp_path: Path,
     damage(checkpoint, kind)
     line = refused(main, "--checkpoint", checkpoint, "--output", tmp_path / "bundle")
     assert str(checkpoint) in line and expected in line
+
+
+@pytest.mark.parametrize("arguments", ["--variant demo -o bundle", "--help", "--version"])
+def test_closed_stdout(tmp_path: Path, arguments: str) -> None:
+    """It is said at once, and not after an export."""
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "igpt_export", *arguments.split()]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1 and list(tmp_path.iterdir()) == []
+    assert done.stderr == "Error: standard output is closed; leave it open, or send it to a file or to /dev/null\n"

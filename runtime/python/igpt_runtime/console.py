@@ -27,6 +27,16 @@ _SHORTEST, _LONGEST = 5.0, 30.0  # seconds between two lines, where there is no 
 class _OneLineErrors(click.Command):
     """Turns the project's errors, and the system's, into one line and exit code 1."""
 
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        """The context of a command that begins, unless it could not say at its end what came of it.
+
+        Where standard output is closed, the next file to be opened would also be taken for it: what native libraries
+        print there would be among the results.
+        """
+        if sys.stdout is None:
+            raise _failure("standard output is closed; leave it open, or send it to a file or to /dev/null")
+        return super().make_context(*arguments, **settings)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from click.testing import Result
 from PIL import Image
 
 from igpt_runtime import console
+from igpt_runtime.web.site import ONNXRUNTIME_WEB
 
 try:
     import pty
@@ -166,15 +168,44 @@ def test_a_bar_on_a_terminal(tiny_bundle: Path, tmp_path: Path) -> None:
     assert b"sampling" in shown and b"tokens/s" in shown
 
 
-@pytest.mark.parametrize(
-    "command", ["sample -n 1 -o -", "classify photo -o -", "features photo -o -", "classify photo"]
-)
-def test_closed_stdout(tiny_bundle: Path, picture: Path, tmp_path: Path, command: str) -> None:
+PRINTING = [
+    "sample -n 1 -o -", "sample -n 1 -o out.png", "complete photo -n 1 -o -", "complete photo -n 1 --json",
+    "classify photo -o -", "classify photo -o out.csv", "classify photo --json", "features photo -o -",
+    "features photo -o out.npz", "score photo", "score photo -o -", "info", "info --json", "bench", "doctor",
+    "web --no-open --port 0", "--help", "--version", "sample --help", "probe fit --help",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", PRINTING)
+def test_closed_stdout(picture: Path, tmp_path: Path, command: str) -> None:
+    """It is said at once, before anything is done or written."""
     arguments = [str(picture) if word == "photo" else word for word in command.split()]
-    shell = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *arguments, "--model", str(tiny_bundle)]
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *arguments]
     done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1 and files(tmp_path) == []
+    assert done.stderr == "Error: standard output is closed; leave it open, or send it to a file or to /dev/null\n"
+
+
+@pytest.mark.parametrize("command", [name for name in PRINTING if name != "bench"])
+def test_nobody_reads(picture: Path, tmp_path: Path, command: str) -> None:
+    """As after `| head -c0`: it ends quietly, as other tools do."""
+    arguments = [str(picture) if word == "photo" else word for word in command.split()]
+    if "web" in arguments:
+        (tmp_path / "dist").mkdir()
+        for name in ONNXRUNTIME_WEB:
+            (tmp_path / "dist" / name).touch()
+        arguments += ["--onnxruntime-web", "dist"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path
+        )
+    finally:
+        os.close(writer)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "Error: standard output is closed; give -o a path, or leave it open"
+    # What was drawn is told before where it is.
+    assert re.fullmatch(r"((kept|from nothing)[^\n]*\n)?", done.stderr)
 
 
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])

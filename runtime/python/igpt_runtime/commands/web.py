@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from igpt_runtime.console import Command
-from igpt_runtime.files import check_stdout_open
 
 
 @click.command(cls=Command)
@@ -38,7 +37,6 @@ def web(models: tuple[str, ...], port: int, opens: bool, onnxruntime_web: Path |
     from igpt_runtime.web.server import LOOPBACK, Server
     from igpt_runtime.web.site import Site
 
-    check_stdout_open()
     bundles = [open_bundle(model) for model in models or (os.environ.get("IGPT_MODEL") or None,)]
     cache = Path(click.get_app_dir("igpt-onnx"))
     files = find_onnxruntime_web(onnxruntime_web, cache, lambda line: click.echo(line, err=True))
