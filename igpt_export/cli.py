@@ -1,10 +1,8 @@
 """The `igpt-export` command: parses, calls the library, prints."""
 
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -171,7 +169,6 @@ def main(source: Source, how: How, output: Path | None, as_json: bool) -> None:
     pytorch_model.bin. A checkpoint of TensorFlow, as OpenAI published it, is taken too: give the prefix of its files
     and --clusters.
     """
-    signal.signal(signal.SIGTERM, _stop)
     with stages("starting") as progress:
         progress.stage("loading torch")
         try:
@@ -235,11 +232,6 @@ def _report(manifest: Manifest) -> list[str]:
     if shift["kl_divergence"] is not None:
         lines.append(f"classes below fp32: KL {shift['kl_divergence']:.2g}, agreement {shift['top1_agreement']:.2%}")
     return lines
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    """End as an exception would, so that the unfinished bundle is removed."""
-    sys.exit(128 + signum)
 
 
 if __name__ == "__main__":

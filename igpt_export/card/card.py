@@ -5,7 +5,6 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from igpt_export.card.markup import header, paragraph, plain, table
@@ -14,7 +13,7 @@ from igpt_export.checkpoint.about import About
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import SamplingDefaults
 from igpt_runtime.bundle.hub import parse_hub_id
-from igpt_runtime.bundle.manifest import CARD_FILE, MANIFEST_FILE, WEIGHTS_FILE, Manifest
+from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest
 
 _COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _SHOWN_LABELS = 20  # before the rest becomes a count
@@ -45,11 +44,6 @@ _PROFILES = {
     "fused": "ONNX, with operators of ONNX Runtime and, for other runtimes, a definition of each in standard ones",
     "portable": "ONNX, with standard operators only",
 }
-
-
-def write_card(manifest: Manifest, about: About, directory: Path) -> None:
-    """Write the card of the bundle in a directory, in place of one that is there."""
-    (directory / CARD_FILE).write_text(model_card(manifest, about), encoding="utf-8")
 
 
 def model_card(manifest: Manifest, about: About | None = None) -> str:

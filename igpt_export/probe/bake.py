@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igpt_export.bundle_writer import bundle_directory, write_manifest
-from igpt_export.card.card import write_card
+from igpt_export.bundle_directory import bundle_directory
+from igpt_export.bundle_writer import write_card, write_manifest
+from igpt_export.card.card import model_card
 from igpt_export.checkpoint.about import About, read_license
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.checkpoint.tensors import ShapedTensors
@@ -65,7 +66,7 @@ def bake_probe(
         # What the precision costs was measured without these classes.
         made = replace(made, certificate=_without_classes(manifest.certificate))
         write_manifest(made, directory)
-        write_card(made, checkpoint.about, directory)
+        write_card(model_card(made, checkpoint.about), directory)
     return made
 
 
