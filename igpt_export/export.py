@@ -72,7 +72,7 @@ def export_bundle(
     import_onnxruntime()  # verification needs it: fail before the work, not after
     options = options or ExportOptions()
     precision = options.precision
-    check_shape(checkpoint.config, precision)
+    check_shape(checkpoint.config, precision, options.profile)
     if options.link and (checkpoint.file is None or not precision.is_exact):
         what = checkpoint.name if precision.is_exact else f"precision {precision}"
         raise OptionError(f"--link needs fp32 and one float32 model.safetensors, {what} is not that; leave it out")

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from igpt_export.checkpoint.checkpoint import Checkpoint
-from igpt_export.checkpoint.config import head_problems
 from igpt_export.checkpoint.preprocessor import check_clusters
 from igpt_export.checkpoint.problems import listed, one_line, refuse
 from igpt_export.checkpoint.tensors import LazyTensors, check_finite, empty_model
@@ -154,8 +153,6 @@ def _config(shapes: Mapping[str, tuple[int, ...]], where: str) -> tuple[ImageGPT
         n_inner=None if n_inner == 4 * n_embd else n_inner,
         layer_norm_epsilon=_EPSILON,
     )
-    if problems := head_problems(config):
-        refuse(where, problems, "ONNX Runtime has no attention for it")
     return config, shapes.get("clf/wclf", (0,))[0]
 
 
@@ -198,7 +195,7 @@ def _map(
         refuse(where, problems, _REMEDY)
     parameters = empty_model(config, parts).named_parameters()
     return {
-        name: StoredTensor(tuple(parameter.shape), _DTYPE, _reader(name, list(sources[name]), read))
+        name: StoredTensor(name, tuple(parameter.shape), _DTYPE, _reader(name, list(sources[name]), read))
         for name, parameter in parameters
     }
 

@@ -14,7 +14,7 @@ from igpt_export.bundle_writer import write_card, write_manifest
 from igpt_export.card.card import model_card
 from igpt_export.checkpoint.about import About, read_license
 from igpt_export.checkpoint.checkpoint import Checkpoint
-from igpt_export.checkpoint.tensors import ShapedTensors
+from igpt_export.checkpoint.tensors import ShapedTensors, unwrapped
 from igpt_export.checkpoint.weights import STORED_DTYPES, open_safetensors
 from igpt_export.export import ExportOptions, write_bundle
 from igpt_export.precision.precision import Precision
@@ -78,7 +78,8 @@ class _WithHead(ShapedTensors):
         arrays = {"weight": probe.linear.weight, "bias": probe.linear.bias}
         self._head = {_HEAD + part: torch.from_numpy(array).to(dtype) for part, array in arrays.items()}
         # A linked file has its checkpoint's names, and may have other heads and old causal masks.
-        stored = {name.removeprefix("transformer."): tensor for name, tensor in open_safetensors(path).items()}
+        found = unwrapped(open_safetensors(path), str(path))
+        stored = {name.removeprefix("transformer."): tensor for name, tensor in found.items()}
         self._stored = {name: tensor for name, tensor in stored.items() if not _LEFT_OUT.search(name)}
         shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in self._head.items()}
         super().__init__(

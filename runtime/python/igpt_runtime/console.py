@@ -48,8 +48,9 @@ class _OneLineErrors(click.Command):
         except Exception as error:
             if not type(error).__module__.startswith("onnxruntime"):
                 raise  # a bug of ours deserves its traceback
-            advice = "ask for fewer pictures at once if memory ran out, or export the bundle again"
-            raise _failure(f"ONNX Runtime failed ({error}); {advice}") from error
+            from igpt_runtime.engine.graph import failure
+
+            raise _failure(str(failure(error, "failed"))) from error
 
 
 @contextmanager

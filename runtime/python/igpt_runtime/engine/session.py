@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy.typing as npt
 
@@ -18,11 +18,9 @@ from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest
 from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
+from igpt_runtime.engine.graph import Graph, failure
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.privacy import ONNX_RUNTIME, turn_off
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 Array = npt.NDArray[Any]
 
@@ -55,7 +53,7 @@ class Session:
         self._providers = _providers(device, self._ort.get_available_providers())
         self._required = CUDA if device == "cuda" else None
         self._threads = threads
-        self._graphs: dict[str, onnxruntime.InferenceSession] = {}
+        self._graphs: dict[str, Graph] = {}
         self._paths: dict[str, Path] = {}  # of the graphs that were checked
         self._weights_checked = False
         self._identities: dict[str, tuple[int, ...]] = {}  # of files, when they were looked at first
@@ -67,8 +65,8 @@ class Session:
         """What the bundle says of itself."""
         return self.bundle.manifest
 
-    def graph(self, name: str) -> "onnxruntime.InferenceSession":
-        """The ONNX Runtime session of a graph, opened on first use.
+    def graph(self, name: str) -> Graph:
+        """A graph, opened in ONNX Runtime on first use.
 
         Raises:
             BundleError: the graph is not in the bundle, or a file is damaged.
@@ -131,8 +129,7 @@ class Session:
         their hash, which takes as long as packing them for a decode graph and goes on meanwhile.
         """
         if name in self._graphs:
-            found: list[Array] = self._graphs[name].run(outputs, inputs)
-            return found
+            return self._graphs[name].run(outputs, inputs)
         self.bundle.find(WEIGHTS_FILE)
         graph = self._open(self._checked(name), name)
         found = graph.run(outputs, inputs)
@@ -143,7 +140,7 @@ class Session:
     @contextlib.contextmanager
     def part(
         self, name: str, outputs: Sequence[str], picked: Mapping[str, Sequence[int]] | None = None
-    ) -> Iterator["onnxruntime.InferenceSession"]:
+    ) -> Iterator[Graph]:
         """What of a graph computes some outputs; closed afterwards.
 
         picked: see `igpt_runtime.bundle.subgraph.part_of`. Raises as `graph` does.
@@ -154,11 +151,11 @@ class Session:
         except (ValueError, IndexError, KeyError) as error:  # of files of another origin
             raise BundleError(f"{path} cannot be cut ({error}); export the bundle again") from error
         with self._checking_weights(name):
-            graph = self._open(path, name, part)
+            graph = self._open(path, name, part, outputs)
         yield graph
 
-    def _open(self, path: Path, name: str, part: bytes | None = None) -> "onnxruntime.InferenceSession":
-        """Open the graph in a file, or a part of it, which was made from that file."""
+    def _open(self, path: Path, name: str, part: bytes | None = None, outputs: Sequence[str] | None = None) -> Graph:
+        """Open the graph in a file, or a part of it that computes some outputs, which was made from that file."""
         used = [MANIFEST_FILE, path.name, *([] if name in _WITHOUT_WEIGHTS else [WEIGHTS_FILE])]
         self._unchanged(*used)
         options = self._ort.SessionOptions()
@@ -180,17 +177,21 @@ class Session:
                 providers = with_options(self._providers, self.manifest, decodes=name in _DECODERS)
                 session = self._ort.InferenceSession(model, options, providers=providers)
             session.disable_fallback()
+        except MemoryError:
+            raise
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
-            reason = str(error).splitlines()[0]
-            raise BundleError(f"ONNX Runtime cannot open {path} ({reason}); export the bundle again") from error
+            raise failure(error, f"cannot open {path}") from error
+        graph = Graph(session, path, self.bundle.path / WEIGHTS_FILE if WEIGHTS_FILE in used else None)
         self._unchanged(*used)
+        graph.check_interface(self.manifest.graphs[name], outputs)
         if self._required and self._required not in session.get_providers():
             raise DeviceError(
-                "CUDA was asked for but ONNX Runtime could not start it; check the driver, or use --device cpu"
+                "CUDA was asked for but ONNX Runtime could not start it; igpt-run doctor tells what is missing, "
+                "and --device cpu does without"
             )
         if name in _DECODERS:
             return_freed_memory()  # packing leaves up to three times the weights' size behind
-        return session
+        return graph
 
     def _with_weights(self, path: Path, name: str, part: bytes | None) -> tuple[bytes | Path, Path]:
         """What to open for a graph or its part, and the folder of its weights where that is not its file's.
