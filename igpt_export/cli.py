@@ -209,17 +209,21 @@ def _place(variant: str | None) -> str:
 
 def _report(manifest: Manifest) -> list[str]:
     """What was verified, a line a graph, and what the precision costs."""
-    report = manifest.verification
+    report, certificate = manifest.verification, manifest.certificate
     over = f"over {report['sequence']:.0f} positions, torch against ONNX Runtime"
+    # What the tolerance limits.
+    figure = ("max_abs_diff", "largest difference") if certificate is None else ("relative_error", "relative error")
     lines = [
-        f"verified {graph}: largest difference {report[key]:.2g} {over}"
+        f"verified {graph}: {figure[1]} {report[key]:.2g} {over}"
         for graph in manifest.graphs
-        if (key := f"{graph}_max_abs_diff") in report
+        if (key := f"{graph}_{figure[0]}") in report
     ]
-    certificate = manifest.certificate
     if certificate is None:
         return lines
-    lines.append("below fp32 single values may be far off; what that costs was measured:")
+    lines.append(
+        f"(root mean square of the differences over that of torch's values, at most {report['tolerance']:g}); "
+        "what the precision costs was measured:"
+    )
     for graph in ("prefill", "decode"):
         if certificate[graph] is not None:
             loss = certificate[graph]["held_out"]

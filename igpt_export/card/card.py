@@ -37,8 +37,9 @@ _PRECISIONS = {
     "fp16": "16-bit floats, meant for GPUs",
 }
 _ROUNDED = (
-    "ONNX Runtime rounds what flows between the layers, too, so single values may be far off; what that costs on the "
-    "whole is in the second table."
+    "ONNX Runtime also rounds what flows between the layers, and PyTorch does not. So single values may be far off. "
+    "The relative error is the root mean square of the differences, divided by that of PyTorch's values. What that "
+    "costs on the whole is in the second table."
 )
 _PROFILES = {
     "fused": "ONNX, with operators of ONNX Runtime and, for other runtimes, a definition of each in standard ones",
@@ -160,8 +161,9 @@ def _size(size: int) -> str:
 
 def _precision(manifest: Manifest) -> list[str]:
     """What the numbers are, how well the graphs agree with PyTorch, and what the precision costs."""
-    verification = manifest.verification
-    found = [(graph, verification.get(f"{graph}_max_abs_diff")) for graph in manifest.graphs]
+    verification, exact = manifest.verification, manifest.certificate is None
+    figure = "max_abs_diff" if exact else "relative_error"
+    found = [(graph, verification.get(f"{graph}_{figure}")) for graph in manifest.graphs]
     rows = [(f"`{graph}.onnx`", f"{difference:.2g}") for graph, difference in found if difference is not None]
     parts = [
         paragraph(
@@ -169,10 +171,9 @@ def _precision(manifest: Manifest) -> list[str]:
             f"Cache of keys and values: {manifest.kv_cache}.",
             "Before the bundle was written, its graphs ran in ONNX Runtime and its weights in PyTorch, on the same "
             f"{verification['sequence']:.0f} tokens.",
-            *([] if manifest.certificate is None else [_ROUNDED]),
-            "The largest differences of their outputs:",
+            *(["The largest differences of their outputs:"] if exact else [_ROUNDED]),
         ),
-        table(("graph", "largest difference"), rows),
+        table(("graph", "largest difference" if exact else "relative error"), rows),
     ]
     if manifest.certificate is None:
         return parts
