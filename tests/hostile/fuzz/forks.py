@@ -1,0 +1,118 @@
+"""Commands in forked processes: they start at once, and what they do to themselves is seen from outside."""
+
+import importlib
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SECONDS = 20.0  # that a command may take
+BYTES = 2 << 30  # that it may have in memory
+_LOOK = 0.002  # seconds between two looks whether a process has ended
+_NAMES = {"igpt_runtime": "igpt-run", "igpt_export": "igpt-export"}
+_UNCAUGHT = 70  # exit code of a function that raises
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    what: str
+    code: int  # of a signal its negative number
+    seconds: float
+    memory: int  # bytes, at most
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+
+    @property
+    def timed_out(self) -> bool:
+        return self.seconds > SECONDS
+
+
+def forked(
+    what: str, place: Path, work: Callable[[], object], *, stdin: bytes = b"", seconds: float = SECONDS
+) -> Outcome:
+    """Call a function in a process of its own, whose working, home and temporary directories are below `place`.
+
+    what: a name, which is that of its output files as well.
+    """
+    stdout, stderr, given = (place / f"{what}.{end}" for end in ("stdout", "stderr", "stdin"))
+    given.write_bytes(stdin)
+    for name in ("cwd", "home", "tmp"):
+        (place / name).mkdir(exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    start = time.monotonic()
+    child = os.fork()
+    if not child:
+        _run(place, (given, stdout, stderr), work)
+    status, usage = _wait(child, start + seconds)
+    taken = time.monotonic() - start
+    texts = [path.read_bytes() if path.exists() else b"" for path in (stdout, stderr)]
+    for path in (stdout, stderr, given):
+        path.unlink(missing_ok=True)
+    return Outcome(what, os.waitstatus_to_exitcode(status), taken, usage.ru_maxrss << 10, *texts)
+
+
+def command(module: str, arguments: list[str], *, alone: bool = False) -> Callable[[], object]:
+    """What runs a command line of a package in a fork; alone: as a new interpreter, from its start to its end."""
+
+    def work() -> None:
+        if alone:
+            os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+        sys.argv[0] = module
+        importlib.import_module(f"{module}.cli").main(arguments, prog_name=_NAMES[module])
+
+    return work
+
+
+def _wait(child: int, end: float) -> tuple[int, resource.struct_rusage]:
+    while True:
+        found, status, usage = os.wait4(child, os.WNOHANG)
+        if found:
+            return status, usage
+        if time.monotonic() > end or _memory_of(child) > 2 * BYTES:
+            os.kill(child, signal.SIGKILL)
+            _, status, usage = os.wait4(child, 0)
+            return status, usage
+        time.sleep(_LOOK)
+
+
+def _memory_of(process: int) -> int:
+    """Bytes that it has in memory now."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError):
+        return 0
+
+
+def _run(place: Path, files: tuple[Path, Path, Path], work: Callable[[], object]) -> None:
+    """What the new process does; it never returns."""
+    code: object = _UNCAUGHT
+    try:
+        flags = (os.O_RDONLY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for number, (path, flag) in enumerate(zip(files, flags, strict=True)):
+            os.dup2(os.open(path, flag, 0o666), number)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.environ |= {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "HF_HUB_OFFLINE": "1"}
+        tempfile.tempdir = None
+        os.chdir(place / "cwd")
+        try:
+            work()
+            code = 0
+        except SystemExit as error:
+            code = error.code
+            if isinstance(code, str):
+                print(code, file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
