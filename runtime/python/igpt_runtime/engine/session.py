@@ -162,7 +162,7 @@ class Session:
         model, folder = self._with_weights(path, name, part)
         if isinstance(model, bytes):
             options.add_session_config_entry(WEIGHTS_FOLDER, str(folder))
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is told once, by an error
         on_cpu = self._providers == [_CPU]
         if name not in _DECODERS:
             if self.manifest.precision in _FAST_UNPACKED:
@@ -172,10 +172,10 @@ class Session:
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
-            # When a provider fails to start, onnxruntime prints that to stdout, where our results go.
+            # When CUDA fails to start, onnxruntime prints that to stdout, where our results go.
             with contextlib.redirect_stdout(sys.stderr):
                 providers = with_options(self._providers, self.manifest, decodes=name in _DECODERS)
-                session = self._ort.InferenceSession(model, options, providers=providers)
+                session = self._ort.InferenceSession(model, options, providers=providers, enable_fallback=not on_cpu)
             session.disable_fallback()
         except MemoryError:
             raise
