@@ -318,7 +318,7 @@ def _loss(record: Any) -> dict[str, Any]:
 
 def _shift(record: Any) -> dict[str, Any]:
     classes = {name: None if record[name] is None else _number(record[name]) for name in _CLASS_FIELDS}
-    return {"pictures": int(record["pictures"]), "features_error": float(record["features_error"]), **classes}
+    return {"pictures": int(record["pictures"]), "features_error": _number(record["features_error"]), **classes}
 
 
 def _check_graphs(
