@@ -1,9 +1,7 @@
 """Checkpoints that are damaged, or made to mislead, and what the exporter makes of them."""
 
-import contextlib
 import hashlib
 import io
-import os
 import random
 import shutil
 import struct
@@ -14,7 +12,7 @@ from hostile.fuzz import rules
 from hostile.fuzz.campaign import Verdict
 from hostile.fuzz.checkpoint_bases import make_checkpoints, make_openai_checkpoint
 from hostile.fuzz.damage import damage_bytes, replace_file
-from hostile.fuzz.forks import Outcome, command, forked
+from hostile.fuzz.forks import Outcome, command, forked, import_as
 from hostile.fuzz.json_damage import damage_json
 
 _CLUSTERS = "kmeans_centers.npy"
@@ -40,9 +38,11 @@ class Checkpoints:
 
     def prepare(self, directory: Path) -> None:
         self._make(directory)
-        _import()
         self._bases = sorted((directory / "checkpoints").iterdir())
-        _warm_up(self._bases[0])
+        first = self._bases[0]
+        for work in (lambda: _load(first), command("igpt_export", [*_named(first), "-o", str(directory / "first")])):
+            imported = import_as("first", directory, work)
+            assert not imported.code, imported.stderr
         for base in self._bases:
             outcome = forked("load", directory, lambda base=base: _load(base), seconds=60)  # type: ignore[misc]
             assert not outcome.code and not rules.faults_of(outcome), (base, outcome.stderr)
@@ -112,27 +112,6 @@ class OpenAICheckpoints(Checkpoints):
         from igpt_export.checkpoint.openai import import_tensorflow
 
         import_tensorflow()
-
-
-def _import() -> None:
-    """What the exporter takes seconds to import."""
-    import igpt_export.cli
-    import igpt_export.export
-    import igpt_runtime.cli
-    from igpt_runtime.engine.session import import_onnxruntime
-
-    assert igpt_export.cli and igpt_export.export and igpt_runtime.cli
-    import_onnxruntime()
-
-
-def _warm_up(checkpoint: Path) -> None:
-    """Import what torch imports when it is first used; without threads, which a fork would lose."""
-    import torch
-
-    torch.set_num_threads(1)
-    with contextlib.redirect_stdout(io.StringIO()):
-        _load(checkpoint)
-    assert len(os.listdir("/proc/self/task")) <= 2, "forks lose threads"
 
 
 def _named(checkpoint: Path) -> list[str]:

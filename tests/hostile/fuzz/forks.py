@@ -1,5 +1,6 @@
 """Commands in forked processes: they start at once, and what they do to themselves is seen from outside."""
 
+import contextlib
 import importlib
 import os
 import resource
@@ -8,6 +9,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ SECONDS = 20.0  # that a command may take
 BYTES = 2 << 30  # that it may have in memory
 _LOOK = 0.002  # seconds between two looks whether a process has ended
 _NAMES = {"igpt_runtime": "igpt-run", "igpt_export": "igpt-export"}
+_LONG = 300.0  # seconds that what is done once may take
 _UNCAUGHT = 70  # exit code of a function that raises
 
 
@@ -35,29 +38,47 @@ class Outcome:
         return self.seconds > SECONDS
 
 
+class Running:
+    """A function in a process of its own, whose working, home and temporary directories are below a place."""
+
+    def __init__(self, what: str, place: Path, work: Callable[[], object], *, stdin: bytes = b"") -> None:
+        """what: a name, which is that of its output files as well."""
+        self.what = what
+        self._files = tuple(place / f"{what}.{end}" for end in ("stdin", "stdout", "stderr"))
+        self._files[0].write_bytes(stdin)
+        for name in ("cwd", "home", "tmp"):
+            (place / name).mkdir(exist_ok=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._start = time.monotonic()
+        self.process = os.fork()
+        if not self.process:
+            _run(place, self._files, work)
+
+    def wait(self, seconds: float = SECONDS) -> Outcome:
+        """How it ended; it is killed if that takes longer."""
+        end = self._start + seconds
+        while True:
+            found, status, usage = os.wait4(self.process, os.WNOHANG)
+            if found:
+                break
+            if time.monotonic() > end or _memory_of(self.process) > 2 * BYTES:
+                os.kill(self.process, signal.SIGKILL)
+                _, status, usage = os.wait4(self.process, 0)
+                break
+            time.sleep(_LOOK)
+        taken = time.monotonic() - self._start
+        texts = [path.read_bytes() if path.exists() else b"" for path in self._files]
+        for path in self._files:
+            path.unlink(missing_ok=True)
+        return Outcome(self.what, os.waitstatus_to_exitcode(status), taken, usage.ru_maxrss << 10, *texts[1:])
+
+
 def forked(
     what: str, place: Path, work: Callable[[], object], *, stdin: bytes = b"", seconds: float = SECONDS
 ) -> Outcome:
-    """Call a function in a process of its own, whose working, home and temporary directories are below `place`.
-
-    what: a name, which is that of its output files as well.
-    """
-    stdout, stderr, given = (place / f"{what}.{end}" for end in ("stdout", "stderr", "stdin"))
-    given.write_bytes(stdin)
-    for name in ("cwd", "home", "tmp"):
-        (place / name).mkdir(exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    start = time.monotonic()
-    child = os.fork()
-    if not child:
-        _run(place, (given, stdout, stderr), work)
-    status, usage = _wait(child, start + seconds)
-    taken = time.monotonic() - start
-    texts = [path.read_bytes() if path.exists() else b"" for path in (stdout, stderr)]
-    for path in (stdout, stderr, given):
-        path.unlink(missing_ok=True)
-    return Outcome(what, os.waitstatus_to_exitcode(status), taken, usage.ru_maxrss << 10, *texts)
+    """Call a function in a process of its own, and wait for its end. what, place: see `Running`."""
+    return Running(what, place, work, stdin=stdin).wait(seconds)
 
 
 def command(module: str, arguments: list[str], *, alone: bool = False) -> Callable[[], object]:
@@ -72,16 +93,22 @@ def command(module: str, arguments: list[str], *, alone: bool = False) -> Callab
     return work
 
 
-def _wait(child: int, end: float) -> tuple[int, resource.struct_rusage]:
-    while True:
-        found, status, usage = os.wait4(child, os.WNOHANG)
-        if found:
-            return status, usage
-        if time.monotonic() > end or _memory_of(child) > 2 * BYTES:
-            os.kill(child, signal.SIGKILL)
-            _, status, usage = os.wait4(child, 0)
-            return status, usage
-        time.sleep(_LOOK)
+def import_as(what: str, place: Path, work: Callable[[], object]) -> Outcome:
+    """Call a function in a fork, and import here what it has imported there; it starts no threads here."""
+
+    def work_and_tell() -> None:
+        with contextlib.suppress(SystemExit):
+            work()
+        (place / "imported").write_text("\n".join(sys.modules))
+
+    outcome = forked(what, place, work_and_tell, seconds=_LONG)
+    if not outcome.code:
+        for name in (place / "imported").read_text().split():
+            if name not in sys.modules and not name.startswith("__"):
+                with contextlib.suppress(Exception), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    importlib.import_module(name)
+    return outcome
 
 
 def _memory_of(process: int) -> int:
@@ -92,7 +119,7 @@ def _memory_of(process: int) -> int:
         return 0
 
 
-def _run(place: Path, files: tuple[Path, Path, Path], work: Callable[[], object]) -> None:
+def _run(place: Path, files: tuple[Path, ...], work: Callable[[], object]) -> None:
     """What the new process does; it never returns."""
     code: object = _UNCAUGHT
     try:
@@ -100,6 +127,9 @@ def _run(place: Path, files: tuple[Path, Path, Path], work: Callable[[], object]
         for number, (path, flag) in enumerate(zip(files, flags, strict=True)):
             os.dup2(os.open(path, flag, 0o666), number)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # whatever nohup and the like have chosen
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ |= {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "HF_HUB_OFFLINE": "1"}
         tempfile.tempdir = None
         os.chdir(place / "cwd")

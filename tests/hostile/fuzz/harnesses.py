@@ -4,10 +4,17 @@ import importlib
 
 from hostile.fuzz.campaign import Harness
 
-COUNTS = {"bundles": 2000, "pictures": 5000, "checkpoints": 1000, "openai": 300}  # cases by default
+COUNTS = {
+    "bundles": 2000,
+    "pictures": 5000,
+    "checkpoints": 1000,
+    "openai": 300,
+    "kills": 300,
+    "pairs": 200,
+}  # cases by default
 _CLASSES = {
     "bundles": "bundles.Bundles", "pictures": "pictures.Pictures", "checkpoints": "checkpoints.Checkpoints",
-    "openai": "checkpoints.OpenAICheckpoints",
+    "openai": "checkpoints.OpenAICheckpoints", "kills": "kills.Kills", "pairs": "pairs.Pairs",
 }  # fmt: skip
 
 

@@ -31,8 +31,9 @@ def pictures() -> dict[str, bytes]:
     text.add_text("a", "b" * 50, zip=True)
     palette = rgb.quantize(17)
     found = {
-        "png rgb": _saved(rgb, "PNG", exif=exif, pnginfo=text), "png rgba": _saved(clear, "PNG"),
-        "png grey": _saved(rgb.convert("L"), "PNG"), "png palette": _saved(palette, "PNG"),
+        "png rgb": _saved(rgb, "PNG", pnginfo=text), "png turned": _saved(rgb, "PNG", exif=exif),
+        "png rgba": _saved(clear, "PNG"), "png grey": _saved(rgb.convert("L"), "PNG"),
+        "png palette": _saved(palette, "PNG"),
         "png palette clear": _saved(palette, "PNG", transparency=b"\0\x80" * 8),
         "png bits": _saved(rgb.convert("1"), "PNG"), "png 16": _saved(deep, "PNG"),
         "png grey alpha": _saved(clear.convert("LA"), "PNG"),

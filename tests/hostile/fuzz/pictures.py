@@ -78,7 +78,7 @@ class Pictures:
             data, kind = damage_bytes(content + rng.choice(tuple(self._files.values())), rng)
             return data, f"two files, {kind}", False
         data, kind = damage_bytes(content, rng)
-        return data, kind, is_png
+        return data, kind, is_png and name != "png turned"  # where it says so is left out if it is damaged
 
 
 def _read(path: Path) -> None:

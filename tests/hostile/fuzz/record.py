@@ -19,8 +19,9 @@ def keep_record(report: Report) -> None:
     """Put the figures of a campaign in the place of those of an earlier one, and into the page."""
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     record[report.name] = {
-        "date": time.strftime("%Y-%m-%d"), "seed": report.seed, "cases": report.count, "mishandled": report.mishandled,
-        "endings": dict(report.endings.most_common()), "kinds": len(report.kinds), "seconds": round(report.seconds),
+        "date": time.strftime("%Y-%m-%d"), "seed": report.seed, "cases": report.count,
+        "mishandled": report.mishandled, "endings": dict(report.endings.most_common()), "kinds": len(report.kinds),
+        "seconds": round(report.seconds),
     }  # fmt: skip
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
     write_page(record)
