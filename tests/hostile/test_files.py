@@ -50,7 +50,9 @@ def test_no_more_is_read_than_is_sensible(tmp_path: Path) -> None:
 
 
 @needs_pipes
-@pytest.mark.parametrize("kind", ["pipe", "device", "link to a device", "link to another file", "empty", "pointer"])
+@pytest.mark.parametrize(
+    "kind", ["pipe", "device", "link to a device", "link to another file", "loop", "empty", "pointer"]
+)
 def test_a_manifest_that_is_none(kind: str, tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     manifest, outside = bundle / "manifest.json", tmp_path / "outside.json"
@@ -63,6 +65,8 @@ def test_a_manifest_that_is_none(kind: str, tiny_bundle: Path, tmp_path: Path) -
         manifest.symlink_to("/dev/null")
     elif kind == "link to a device":
         manifest.symlink_to("/dev/zero")
+    elif kind == "loop":
+        manifest.symlink_to("manifest.json")
     elif kind == "link to another file":
         manifest.symlink_to(outside)
     else:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -129,7 +130,8 @@ def read_manifest(directory: Path, sha256: str | None = None) -> Manifest:
     path = directory / MANIFEST_FILE
     if not directory.is_dir():
         raise BundleError(f"no bundle at {directory}; make one with igpt-export")
-    if path.is_symlink() and not is_hub_blob(directory, path.resolve()):
+    # Not resolve(), which raises RuntimeError for a link to itself.
+    if path.is_symlink() and not is_hub_blob(directory, Path(os.path.realpath(path))):
         raise BundleError(f"{path} is a link out of the bundle; copy or export the bundle again")
     try:
         content = read_regular(path, MAX_MANIFEST_BYTES)
