@@ -146,10 +146,8 @@ class Session:
         picked: see `igpt_runtime.bundle.subgraph.part_of`. Raises as `graph` does.
         """
         path = self._checked(name)
-        try:
+        with _whole_graph(path):
             part = part_of(path.read_bytes(), outputs, picked)
-        except (ValueError, IndexError, KeyError) as error:  # of files of another origin
-            raise BundleError(f"{path} cannot be cut ({error}); export the bundle again") from error
         with self._checking_weights(name):
             graph = self._open(path, name, part, outputs)
         yield graph
@@ -203,7 +201,9 @@ class Session:
         if not weights.is_symlink():
             return path if part is None else part, path.parent
         real = weights.resolve()
-        return with_weights_file(path.read_bytes() if part is None else part, WEIGHTS_FILE, real.name), real.parent
+        with _whole_graph(path):
+            model = with_weights_file(path.read_bytes() if part is None else part, WEIGHTS_FILE, real.name)
+        return model, real.parent
 
     @property
     def provider(self) -> str:
@@ -273,6 +273,15 @@ def _check_release(bundle: Bundle, release: str) -> None:
             f"{bundle.path} needs ONNX Runtime {needed} or newer, and {release} is installed, which fails or computes "
             "something else; run: pip install -U onnxruntime (for CUDA: onnxruntime-gpu)"
         )
+
+
+@contextlib.contextmanager
+def _whole_graph(path: Path) -> Iterator[None]:
+    """Have the fault of a graph that cannot be changed raise BundleError: it may be of another origin."""
+    try:
+        yield
+    except ValueError as error:
+        raise BundleError(f"{path} cannot be cut ({error}); export the bundle again") from error
 
 
 def return_freed_memory() -> None:
