@@ -11,7 +11,7 @@ import pytest
 from hostile.fuzz.graph_damage import damage_graph
 from hostile.fuzz.json_damage import damage_json
 from hostile.fuzz.picture_damage import chunks, damage_chunks, joined, pictures
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -88,6 +88,7 @@ def test_any_value_of_a_configuration(fields: dict[str, Any]) -> None:
 
 
 @settings(max_examples=150)
+@example("clusters", 1e308)
 @given(
     st.sampled_from(["size", "clusters", "resample", "rescale_factor", "image_mean", "image_std", "do_rescale"]),
     json_values,
@@ -170,7 +171,7 @@ def test_parts_of_damaged_graphs(rng: random.Random) -> None:
         lambda: part_of(bytes(content), ["features"], {"features": [1]}),
         lambda: with_weights_file(bytes(content), "weights.safetensors", "x"),
     ):
-        refusal(change, ValueError, IndexError, KeyError)
+        refusal(change, ValueError)
 
 
 @given(st.text())

@@ -1,13 +1,11 @@
 """Damage to JSON: its values, its structure and its text."""
 
+import copy
 import json
 import random
 from collections.abc import Callable
 from typing import Any
 
-_DEEP: Any = "x"
-for _ in range(900):
-    _DEEP = [_DEEP]
 _TEXTS = (
     "", "x", "\x00", "\x1b]0;owned\x07\x1b[2J", "\u009b31m", "\ud800", "a\nb\r\nError: c", "\u202egnp.exe", "é" * 300,
     "x" * 100_000, "../../canary", "..", ".", "/etc/passwd", "a/b", "a\\b", "C:\\a", "weights.safetensors",
@@ -47,7 +45,17 @@ def _pick(record: Any, rng: random.Random) -> Place:
 
 
 def _strange(rng: random.Random) -> Any:
-    return rng.choice((rng.choice(_TEXTS), rng.choice(_NUMBERS), rng.choice(_NUMBERS), rng.choice(_OTHERS), _DEEP))
+    kind = rng.randrange(20)
+    if kind == 0:
+        return _deep()
+    return rng.choice(_TEXTS) if kind < 7 else rng.choice(_NUMBERS) if kind < 15 else copy.deepcopy(rng.choice(_OTHERS))
+
+
+def _deep() -> Any:
+    value: Any = "x"
+    for _ in range(900):
+        value = [value]
+    return value
 
 
 def replace_value(record: Any, rng: random.Random) -> None:
@@ -91,12 +99,13 @@ def grow_list(record: Any, rng: random.Random) -> None:
     lists = [holder[key] for holder, key in _places(record) if isinstance(holder[key], list) and holder[key]]
     if lists:
         chosen = rng.choice(lists)
-        chosen.insert(rng.randrange(len(chosen) + 1), rng.choice((_strange(rng), chosen[0])))
+        chosen.insert(rng.randrange(len(chosen) + 1), rng.choice((_strange(rng), copy.deepcopy(chosen[0]))))
 
 
 def wrap(record: Any, rng: random.Random) -> None:
     holder, key = _pick(record, rng)
-    holder[key] = rng.choice(([holder[key]], {"value": holder[key]}, [holder[key], holder[key]]))
+    value = holder[key]
+    holder[key] = rng.choice(([value], {"value": value}, [value, None]))
 
 
 Change = Callable[[Any, random.Random], None]
