@@ -74,6 +74,8 @@ class Bundles:
         os.symlink(base, place / "sound")
         guard = rules.Canary(canary, (base / "weights.safetensors").read_bytes())
         kind, mended = damage_bundle(bundle, rng, guard.path)
+        if rng.random() < 0.1:
+            bundle, kind = _as_in_the_hub(bundle), f"{kind}, in the hub's cache"
         (place / "out").mkdir()
         for made in ("cwd", "home", "tmp"):
             (place / made).mkdir()
@@ -147,6 +149,21 @@ def mend(bundle: Path, name: str, content: bytes) -> None:
     record = json.loads((bundle / "manifest.json").read_bytes())
     record["files"][name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (bundle / "manifest.json").write_text(json.dumps(record))
+
+
+def _as_in_the_hub(bundle: Path) -> Path:
+    """The bundle where the Hub's client would have it: links to files that are named by their hashes."""
+    repository = bundle.with_name("models--owner--name")
+    snapshot, blobs = repository / "snapshots/0", repository / "blobs"
+    snapshot.parent.mkdir(parents=True)
+    blobs.mkdir()
+    bundle.rename(snapshot)
+    for path in sorted(snapshot.iterdir()):
+        if path.is_file() and not path.is_symlink():
+            blob = blobs / hashlib.sha256(path.name.encode()).hexdigest()
+            path.rename(blob)
+            path.symlink_to(os.path.relpath(blob, snapshot))
+    return snapshot
 
 
 def _sort(name: str) -> str:

@@ -66,7 +66,7 @@ class Report:
     def text(self) -> str:
         """A table of endings, and one of faults if there are any."""
         lines = [f"{self.name}: {self.count:,} cases in {self.seconds:,.0f} s, {self.mishandled:,} mishandled"]
-        lines += [f"  {count:8,}  {ending}" for ending, count in self.endings.most_common()]
+        lines += [f"  {count:8,}  {ending}" for ending, count in self.endings.most_common() if ending]
         for fault, cases in sorted(self.faults.items(), key=lambda item: -len(item[1])):
             lines.append(f"  FAULT {len(cases):,} x {fault}: {', '.join(map(str, cases[:8]))}")
         return "\n".join(lines)
