@@ -57,6 +57,15 @@ def failure(error: BaseException, doing: str, remedy: str = "export the bundle a
     return BundleError(f"{fact}; {remedy}")
 
 
+@contextmanager
+def being_cut(path: Path) -> "Iterator[None]":
+    """While the file of a graph is read and changed, have its faults raise BundleError: it may be of another origin."""
+    try:
+        yield
+    except ValueError as error:
+        raise BundleError(f"{path} cannot be cut ({error}); export the bundle again") from error
+
+
 class Graph:
     """An opened graph. It is used as ONNX Runtime's own session, whose other methods it has too."""
 

@@ -18,7 +18,7 @@ from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest
 from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
-from igpt_runtime.engine.graph import Graph, failure
+from igpt_runtime.engine.graph import Graph, being_cut, failure
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.privacy import ONNX_RUNTIME, turn_off
 
@@ -146,7 +146,7 @@ class Session:
         picked: see `igpt_runtime.bundle.subgraph.part_of`. Raises as `graph` does.
         """
         path = self._checked(name)
-        with _whole_graph(path):
+        with being_cut(path):
             part = part_of(path.read_bytes(), outputs, picked)
         with self._checking_weights(name):
             graph = self._open(path, name, part, outputs)
@@ -201,7 +201,7 @@ class Session:
         if not weights.is_symlink():
             return path if part is None else part, path.parent
         real = weights.resolve()
-        with _whole_graph(path):
+        with being_cut(path):
             model = with_weights_file(path.read_bytes() if part is None else part, WEIGHTS_FILE, real.name)
         return model, real.parent
 
@@ -273,15 +273,6 @@ def _check_release(bundle: Bundle, release: str) -> None:
             f"{bundle.path} needs ONNX Runtime {needed} or newer, and {release} is installed, which fails or computes "
             "something else; run: pip install -U onnxruntime (for CUDA: onnxruntime-gpu)"
         )
-
-
-@contextlib.contextmanager
-def _whole_graph(path: Path) -> Iterator[None]:
-    """Have the fault of a graph that cannot be changed raise BundleError: it may be of another origin."""
-    try:
-        yield
-    except ValueError as error:
-        raise BundleError(f"{path} cannot be cut ({error}); export the bundle again") from error
 
 
 def return_freed_memory() -> None:
