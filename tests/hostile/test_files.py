@@ -103,7 +103,7 @@ VALUES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a colour of 1e308": (lambda m: m["image_format"]["clusters"][0].__setitem__(0, 1e308), r"not in \[-1, 1\]"),
     "a colour of 1.5": (lambda m: m["image_format"]["clusters"][3].__setitem__(2, 1.5), r"not in \[-1, 1\]"),
     "a colour of 1.02": (lambda m: m["image_format"]["clusters"][3].__setitem__(2, 1.02), r"not in \[-1, 1\]"),
-    "a colour that is no number": (lambda m: m["image_format"]["clusters"][3].__setitem__(2, float("nan")), "not in"),
+    "a colour that is no number": (lambda m: m["image_format"]["clusters"][3].__setitem__(2, float("nan")), "NaN is not a number"),
 }
 
 
