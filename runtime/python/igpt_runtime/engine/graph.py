@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy.typing as npt
 
 from igpt_runtime.bundle.graph_io import TensorSpec
-from igpt_runtime.bundle.manifest import GraphRecord
+from igpt_runtime.bundle.manifest import GraphRecord, shortened
 from igpt_runtime.errors import BundleError, DeviceError, IgptError, MemoryShortageError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Graph:
             self._refuse(what)
 
     def _refuse(self, what: str) -> NoReturn:
-        raise BundleError(f"{self._path} has {what} than the manifest says; export the bundle again")
+        raise BundleError(f"{self._path} has {shortened(what)} than the manifest says; export the bundle again")
 
     @contextmanager
     def _running(self) -> "Iterator[None]":
