@@ -18,6 +18,7 @@ SECONDS = 20.0  # that a command may take
 BYTES = 2 << 30  # that it may have in memory
 _LOOK = 0.002  # seconds between two looks whether a process has ended
 _NAMES = {"igpt_runtime": "igpt-run", "igpt_export": "igpt-export"}
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _LONG = 300.0  # seconds that what is done once may take
 _UNCAUGHT = 70  # exit code of a function that raises
 
@@ -51,9 +52,11 @@ class Running:
         sys.stdout.flush()
         sys.stderr.flush()
         self._start = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until it is ready for them
         self.process = os.fork()
         if not self.process:
             _run(place, self._files, work)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def wait(self, seconds: float = SECONDS) -> Outcome:
         """How it ended; it is killed if that takes longer."""
@@ -127,13 +130,13 @@ def _run(place: Path, files: tuple[Path, ...], work: Callable[[], object]) -> No
         for number, (path, flag) in enumerate(zip(files, flags, strict=True)):
             os.dup2(os.open(path, flag, 0o666), number)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # whatever nohup and the like have chosen
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in _SIGNALS:  # whatever nohup and the like have chosen
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         os.environ |= {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "HF_HUB_OFFLINE": "1"}
         tempfile.tempdir = None
         os.chdir(place / "cwd")
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             work()
             code = 0
         except SystemExit as error:
@@ -143,6 +146,7 @@ def _run(place: Path, files: tuple[Path, ...], work: Callable[[], object]) -> No
         except BaseException:
             traceback.print_exc()
     finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else int(code is not None))
