@@ -12,7 +12,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux, whose processes fork"),
 ]
 ROOT = Path(__file__).parents[2]
-COUNTS = {"bundles": 400, "pictures": 1500, "checkpoints": 250, "openai": 100, "kills": 60, "pairs": 60}
+COUNTS = {"bundles": 300, "pictures": 1500, "checkpoints": 250, "openai": 100, "kills": 50, "pairs": 40}
 
 
 @pytest.mark.parametrize("name", COUNTS)
