@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import Result
 from PIL import Image
@@ -58,6 +59,18 @@ def test_pipes(picture: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     assert done.stdout == b"stdin-completed.png\n" and files(tmp_path) == ["stdin-completed.png"]
     done = pipe("classify", "-", "--model", tiny_bundle, stdin=data)
     assert done.stdout.startswith(b"-: ") and done.stderr == b""
+
+
+def test_a_graph_that_asks_for_too_much(
+    picture: Path, bundle_copy: Path, replace_file: Callable[[Path, str, bytes], None], tmp_path: Path
+) -> None:
+    """ONNX Runtime's log of it, in colours, is not shown besides the error."""
+    model = onnx.ModelProto.FromString((bundle_copy / "decode.onnx").read_bytes())
+    model.graph.initializer.append(onnx.helper.make_tensor("huge", onnx.TensorProto.INT64, [1], [2**62]))
+    model.graph.node.insert(0, onnx.helper.make_node("ConstantOfShape", ["huge"], ["unused"]))
+    replace_file(bundle_copy, "decode.onnx", model.SerializeToString())
+    done = pipe("complete", picture, "-n", 1, "--model", bundle_copy, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"\x1b" not in done.stderr
 
 
 def test_reader_that_has_gone(tiny_bundle: Path) -> None:

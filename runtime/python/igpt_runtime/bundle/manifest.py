@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -129,7 +130,8 @@ def read_manifest(directory: Path, sha256: str | None = None) -> Manifest:
     path = directory / MANIFEST_FILE
     if not directory.is_dir():
         raise BundleError(f"no bundle at {directory}; make one with igpt-export")
-    if path.is_symlink() and not is_hub_blob(directory, path.resolve()):
+    # Not resolve(), which raises RuntimeError for a link to itself.
+    if path.is_symlink() and not is_hub_blob(directory, Path(os.path.realpath(path))):
         raise BundleError(f"{path} is a link out of the bundle; copy or export the bundle again")
     try:
         content = read_regular(path, MAX_MANIFEST_BYTES)
@@ -161,22 +163,22 @@ def manifest_from_json(text: str, where: str) -> Manifest:
     try:
         record = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where} is not valid JSON ({error}); export the bundle again") from error
+        raise BundleError(f"{where} is not valid JSON ({shortened(error)}); export the bundle again") from error
     if not isinstance(record, dict):
         raise BundleError(f"{where} is not a JSON object; export the bundle again")
     for key, known in (("format_version", FORMAT_VERSION), ("sampling_version", SAMPLING_VERSION)):
         version = record.get(key)
         if version != known:
             raise BundleError(
-                f"{where} has {key} {version!r}, this igpt-run reads {known}; "
+                f"{where} has {key} {shortened(repr(version))}, this igpt-run reads {known}; "
                 "install the matching igpt-onnx or export the bundle again"
             )
     try:
         return _manifest(record)
     except KeyError as error:
-        raise BundleError(f"{where} lacks the field {error}; export the bundle again") from error
+        raise BundleError(f"{where} lacks the field {shortened(error)}; export the bundle again") from error
     except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise BundleError(f"{where} has a malformed field ({_short(error)}); export the bundle again") from error
+        raise BundleError(f"{where} has a malformed field ({shortened(error)}); export the bundle again") from error
 
 
 def _finite(text: str) -> float:
@@ -193,7 +195,7 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _short(error: Exception) -> str:
+def shortened(error: object) -> str:
     """A message, of which a part may be what stands in the file."""
     text = str(error)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
@@ -318,7 +320,7 @@ def _loss(record: Any) -> dict[str, Any]:
 
 def _shift(record: Any) -> dict[str, Any]:
     classes = {name: None if record[name] is None else _number(record[name]) for name in _CLASS_FIELDS}
-    return {"pictures": int(record["pictures"]), "features_error": float(record["features_error"]), **classes}
+    return {"pictures": int(record["pictures"]), "features_error": _number(record["features_error"]), **classes}
 
 
 def _check_graphs(

@@ -88,9 +88,11 @@ class ModelOptions:
 
     def open(self) -> "Session":
         """Open it. Raises as `igpt_runtime.engine.session.open_session` does."""
-        from igpt_runtime.engine.session import open_session
+        from igpt_runtime.engine.session import import_onnxruntime, open_session
 
-        return open_session(self.name, device=self.device, threads=self.threads, sha256=self.sha256)
+        session = open_session(self.name, device=self.device, threads=self.threads, sha256=self.sha256)
+        import_onnxruntime().set_default_logger_severity(4)  # what is not a session's; an error tells it once
+        return session
 
 
 model_options = gathered(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy.typing as npt
 
 from igpt_runtime.bundle.graph_io import TensorSpec
-from igpt_runtime.bundle.manifest import GraphRecord
+from igpt_runtime.bundle.manifest import GraphRecord, shortened
 from igpt_runtime.errors import BundleError, DeviceError, IgptError, MemoryShortageError
 
 if TYPE_CHECKING:
@@ -55,6 +55,15 @@ def failure(error: BaseException, doing: str, remedy: str = "export the bundle a
     if _THREADS.search(reason):
         return DeviceError(f"{fact}: no more threads can be started; use --threads 1, or raise the limit")
     return BundleError(f"{fact}; {remedy}")
+
+
+@contextmanager
+def being_cut(path: Path) -> "Iterator[None]":
+    """While the file of a graph is read and changed, have its faults raise BundleError: it may be of another origin."""
+    try:
+        yield
+    except ValueError as error:
+        raise BundleError(f"{path} cannot be cut ({error}); export the bundle again") from error
 
 
 class Graph:
@@ -111,7 +120,7 @@ class Graph:
             self._refuse(what)
 
     def _refuse(self, what: str) -> NoReturn:
-        raise BundleError(f"{self._path} has {what} than the manifest says; export the bundle again")
+        raise BundleError(f"{self._path} has {shortened(what)} than the manifest says; export the bundle again")
 
     @contextmanager
     def _running(self) -> "Iterator[None]":

@@ -18,7 +18,7 @@ from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest
 from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
-from igpt_runtime.engine.graph import Graph, failure
+from igpt_runtime.engine.graph import Graph, being_cut, failure
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.privacy import ONNX_RUNTIME, turn_off
 
@@ -146,10 +146,8 @@ class Session:
         picked: see `igpt_runtime.bundle.subgraph.part_of`. Raises as `graph` does.
         """
         path = self._checked(name)
-        try:
+        with being_cut(path):
             part = part_of(path.read_bytes(), outputs, picked)
-        except (ValueError, IndexError, KeyError) as error:  # of files of another origin
-            raise BundleError(f"{path} cannot be cut ({error}); export the bundle again") from error
         with self._checking_weights(name):
             graph = self._open(path, name, part, outputs)
         yield graph
@@ -162,7 +160,7 @@ class Session:
         model, folder = self._with_weights(path, name, part)
         if isinstance(model, bytes):
             options.add_session_config_entry(WEIGHTS_FOLDER, str(folder))
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is told once, by an error
         on_cpu = self._providers == [_CPU]
         if name not in _DECODERS:
             if self.manifest.precision in _FAST_UNPACKED:
@@ -172,10 +170,10 @@ class Session:
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         try:
-            # When a provider fails to start, onnxruntime prints that to stdout, where our results go.
+            # When CUDA fails to start, onnxruntime prints that to stdout, where our results go.
             with contextlib.redirect_stdout(sys.stderr):
                 providers = with_options(self._providers, self.manifest, decodes=name in _DECODERS)
-                session = self._ort.InferenceSession(model, options, providers=providers)
+                session = self._ort.InferenceSession(model, options, providers=providers, enable_fallback=not on_cpu)
             session.disable_fallback()
         except MemoryError:
             raise
@@ -203,7 +201,9 @@ class Session:
         if not weights.is_symlink():
             return path if part is None else part, path.parent
         real = weights.resolve()
-        return with_weights_file(path.read_bytes() if part is None else part, WEIGHTS_FILE, real.name), real.parent
+        with being_cut(path):
+            model = with_weights_file(path.read_bytes() if part is None else part, WEIGHTS_FILE, real.name)
+        return model, real.parent
 
     @property
     def provider(self) -> str:
