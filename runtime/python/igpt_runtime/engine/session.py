@@ -160,8 +160,9 @@ class Session:
         model, folder = self._with_weights(path, name, part)
         if isinstance(model, bytes):
             options.add_session_config_entry(WEIGHTS_FOLDER, str(folder))
-        options.log_severity_level = 4  # what goes wrong is told once, by an error
         on_cpu = self._providers == [_CPU]
+        # What goes wrong is told once, by an error; but that CUDA does not start is told in the log only.
+        options.log_severity_level = 4 if on_cpu else 3
         if name not in _DECODERS:
             if self.manifest.precision in _FAST_UNPACKED:
                 options.add_session_config_entry("session.disable_prepacking", "1")
