@@ -28,9 +28,10 @@ _DTYPES = {
 _NO_MEMORY = re.compile(r"out of memory|bad.?alloc|failed to allocate memory|insufficient memory|ALLOC_FAILED", re.I)
 _GPU = re.compile(r"CUDA|cuDNN|cuBLAS|GPU|nvidia", re.I)
 _LIBRARY = re.compile(r"load library|shared (object|library)|LoadLibrary", re.I)
+_ENVIRONMENT = re.compile(r"environment variable", re.I)
 _FILE = re.compile(r"system error number|no such file|doesn't exist|permission denied|too many open files", re.I)
 _THREADS = re.compile(r"pthread|resource temporarily unavailable|thread.*(create|start)", re.I)
-_LONGEST = 300  # characters of a reason that are shown
+_LONGEST = 500  # characters of a reason that are shown
 
 
 def failure(error: BaseException, doing: str, remedy: str = "export the bundle again") -> IgptError:
@@ -50,6 +51,8 @@ def failure(error: BaseException, doing: str, remedy: str = "export the bundle a
         return MemoryShortageError(f"{fact}: no memory is left; ask for fewer pictures at once, or free some")
     if on_gpu or _LIBRARY.search(reason):
         return DeviceError(f"{fact}; igpt-run doctor tells what is missing, and --device cpu does without")
+    if _ENVIRONMENT.search(reason):
+        return DeviceError(f"{fact}; igpt-run doctor tells which variable has a value that it refuses")
     if _FILE.search(reason):
         return BundleError(f"{fact}; check the file and its permissions")
     if _THREADS.search(reason):

@@ -19,6 +19,7 @@ from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
 from igpt_runtime.engine.graph import Graph, being_cut, failure
+from igpt_runtime.engine.spinning import ALLOW_SPINNING, may_spin
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.privacy import ONNX_RUNTIME, turn_off
 
@@ -44,7 +45,7 @@ class Session:
     session. It is freed with its last reference.
     """
 
-    def __init__(self, bundle: Bundle, device: str, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, device: str, threads: int | None, spin: str) -> None:
         """Use `open_session`."""
         self.bundle = bundle
         """The bundle that was opened."""
@@ -52,7 +53,7 @@ class Session:
         _check_release(bundle, self._ort.__version__)
         self._providers = _providers(device, self._ort.get_available_providers())
         self._required = CUDA if device == "cuda" else None
-        self._threads = threads
+        self._threads, self._spin = threads, spin
         self._graphs: dict[str, Graph] = {}
         self._paths: dict[str, Path] = {}  # of the graphs that were checked
         self._weights_checked = False
@@ -170,6 +171,8 @@ class Session:
                 options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
+        if not may_spin(self._spin, self._threads):
+            options.add_session_config_entry(ALLOW_SPINNING, "0")
         try:
             # When CUDA fails to start, onnxruntime prints that to stdout, where our results go.
             with contextlib.redirect_stdout(sys.stderr):
@@ -222,6 +225,7 @@ def open_session(
     *,
     device: str = "auto",
     threads: int | None = None,
+    spin: str = "auto",
     sha256: str | None = None,
 ) -> Session:
     """Open a bundle on a device.
@@ -229,19 +233,22 @@ def open_session(
     path: a directory, or a bundle's name on the Hugging Face Hub, as `open_bundle` takes it; None is the embedded demo.
     device: "auto" is CUDA if this ONNX Runtime has it, else the CPU; "cuda" fails without CUDA; "cpu" is the CPU.
     threads: threads inside one operator; None leaves ONNX Runtime's choice, one per physical core.
+    spin: whether these wait for work busily, which takes processor time and is fast where nothing else runs: "always",
+    "never", or "auto", which looks whether anything else runs when a graph is opened.
     sha256: of the bundle's manifest.json, in hexadecimal, so that no other bundle is taken for it; None takes any.
 
     Raises:
         BundleError: there is no bundle at `path`, it is damaged, or it is another one.
         DeviceError: onnxruntime is not installed, or older than the bundle needs; CUDA was asked for and is not there;
             or huggingface_hub is missing for a download.
-        OptionError: the device is unknown, `threads` is below 1, or `sha256` is none.
+        OptionError: the device or `spin` is unknown, `threads` is below 1, or `sha256` is none.
     """
     if device not in DEVICES:
         raise OptionError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
     if threads is not None and threads < 1:
         raise OptionError(f"threads must be at least 1, got {threads}")
-    return Session(open_bundle(path, sha256=sha256), device, threads)
+    may_spin(spin, threads)  # which refuses an unknown one
+    return Session(open_bundle(path, sha256=sha256), device, threads, spin)
 
 
 def import_onnxruntime() -> Any:
