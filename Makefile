@@ -6,7 +6,7 @@ EXAMPLE ?= models/demo/examples/seven.png
 
 RUNTIME_JS := runtime/js
 
-.PHONY: setup demo embed test test-slow lint typecheck format docs bundles bench peers sizes reproduce js clean
+.PHONY: setup demo embed test test-slow fuzz lint typecheck format docs bundles bench peers sizes reproduce js clean
 
 setup: $(VENV)/.all
 
@@ -36,6 +36,12 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Damaged and hostile files, kills and pairs of commands; mishandled cases are kept below build/fuzz, and fail it.
+# make fuzz HARNESS=bundles COUNT=10000 SEED=1; CASE=4711 runs one again; RECORD=1 notes the figures in docs.
+fuzz: setup
+	PYTHONPATH=$(CURDIR)/tests$(if $(PYTHONPATH),:$(PYTHONPATH)) $(BIN)/python -m hostile.fuzz $(HARNESS) $(if $(COUNT),--count $(COUNT)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE)) $(if $(RECORD),--record)
 
 lint: setup
 	$(BIN)/ruff check .

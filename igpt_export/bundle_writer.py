@@ -1,7 +1,5 @@
-"""Writes a bundle directory that is either complete or not there."""
+"""Writes the files of a bundle."""
 
-import contextlib
-import errno
 import functools
 import hashlib
 import itertools
@@ -9,8 +7,7 @@ import json
 import math
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import torch
 from igpt_export.checkpoint.tensors import ShapedTensors
 from igpt_export.checkpoint.weights import DTYPE_NAMES
 from igpt_runtime.bundle.manifest import (
+    CARD_FILE,
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
     WEIGHTS_FILE,
@@ -29,82 +27,10 @@ from igpt_runtime.bundle.manifest import (
 )
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.session import return_freed_memory
-from igpt_runtime.errors import OutputError
 from igpt_runtime.progress import SILENT, Progress
 from igpt_runtime.regular import read_regular
 
 _WIDEST_FIRST = (torch.float32, torch.float16, torch.int8, torch.uint8)
-
-
-@contextlib.contextmanager
-def bundle_directory(output: Path, *, force: bool) -> Iterator[Path]:
-    """A staging directory that becomes `output` when the block ends well, and vanishes when it does not.
-
-    force: replace an existing bundle (and only a bundle, or an empty directory).
-
-    Raises:
-        OutputError: `output` exists, is no bundle, or cannot be written; the disk is full.
-    """
-    _check_replaceable(output, force)
-    staging = None
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
-        yield staging
-        _replace(staging, output, force)
-    except OSError as error:
-        raise OutputError(_describe(error, output)) from error
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _check_replaceable(output: Path, force: bool) -> None:
-    if not output.exists() and not output.is_symlink():
-        return
-    if not force:
-        raise OutputError(f"{output} exists; add --force to replace it, or choose another --output")
-    replaceable = output.is_dir() and not output.is_symlink()
-    if not replaceable or (any(output.iterdir()) and not _is_bundle(output)):
-        raise OutputError(f"{output} exists and is not a bundle; --force does not replace it, choose another --output")
-
-
-def _is_bundle(directory: Path) -> bool:
-    """Whether a directory holds our manifest, whole or damaged; other programs have a manifest.json too."""
-    try:
-        record = json.loads(read_regular(directory / MANIFEST_FILE, MAX_MANIFEST_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and record.keys() >= {"format_version", "sampling_version", "graphs"}
-
-
-def _replace(staging: Path, output: Path, force: bool) -> None:
-    """Put the staging directory in place; an old bundle is moved aside first, as a directory cannot be overwritten."""
-    _check_replaceable(output, force)  # again: something may have appeared while we worked
-    umask = os.umask(0)
-    os.umask(umask)
-    staging.chmod(0o777 & ~umask)  # mkdtemp makes private directories
-    for path in staging.iterdir():
-        if path.stat().st_nlink == 1:  # not what the user has elsewhere too
-            path.chmod(0o666 & ~umask)
-    if not output.exists():
-        staging.rename(output)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old-", dir=output.parent))
-    try:
-        output.rename(old / output.name)
-        staging.rename(output)
-    finally:
-        if not output.exists():  # interrupted between the two
-            (old / output.name).rename(output)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _describe(error: OSError, output: Path) -> str:
-    where = error.filename or output
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left on the disk of {output}; free some or choose another --output"
-    return f"cannot write {where}: {error.strerror or error}; choose another --output"
 
 
 def write_weights(
@@ -173,3 +99,23 @@ def file_records(directory: Path, known: Mapping[str, FileRecord]) -> dict[str, 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
     """Write the manifest, last of all files."""
     (directory / MANIFEST_FILE).write_text(manifest_to_json(manifest), encoding="utf-8")
+
+
+def write_card(text: str, directory: Path) -> None:
+    """Write the bundle's README.md. Its last line, a comment, tells later whether it is still the same."""
+    (directory / CARD_FILE).write_bytes(sealed(text).encode())
+
+
+def sealed(text: str) -> str:
+    """A card's text with its last line."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text}\n<!-- written by igpt-export; sha256 of what is above: {digest} -->\n"
+
+
+def is_card(path: Path) -> bool:
+    """Whether a file is a card that an export has written, and that nobody has changed."""
+    try:
+        text = read_regular(path, MAX_MANIFEST_BYTES).decode()
+    except (OSError, ValueError):
+        return False
+    return text == sealed(text[: -len(sealed(""))])

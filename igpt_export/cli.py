@@ -1,10 +1,8 @@
 """The `igpt-export` command: parses, calls the library, prints."""
 
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -171,7 +169,6 @@ def main(source: Source, how: How, output: Path | None, as_json: bool) -> None:
     pytorch_model.bin. A checkpoint of TensorFlow, as OpenAI published it, is taken too: give the prefix of its files
     and --clusters.
     """
-    signal.signal(signal.SIGTERM, _stop)
     with stages("starting") as progress:
         progress.stage("loading torch")
         try:
@@ -212,17 +209,21 @@ def _place(variant: str | None) -> str:
 
 def _report(manifest: Manifest) -> list[str]:
     """What was verified, a line a graph, and what the precision costs."""
-    report = manifest.verification
+    report, certificate = manifest.verification, manifest.certificate
     over = f"over {report['sequence']:.0f} positions, torch against ONNX Runtime"
+    # What the tolerance limits.
+    figure = ("max_abs_diff", "largest difference") if certificate is None else ("relative_error", "relative error")
     lines = [
-        f"verified {graph}: largest difference {report[key]:.2g} {over}"
+        f"verified {graph}: {figure[1]} {report[key]:.2g} {over}"
         for graph in manifest.graphs
-        if (key := f"{graph}_max_abs_diff") in report
+        if (key := f"{graph}_{figure[0]}") in report
     ]
-    certificate = manifest.certificate
     if certificate is None:
         return lines
-    lines.append("below fp32 single values may be far off; what that costs was measured:")
+    lines.append(
+        f"(root mean square of the differences over that of torch's values, at most {report['tolerance']:g}); "
+        "what the precision costs was measured:"
+    )
     for graph in ("prefill", "decode"):
         if certificate[graph] is not None:
             loss = certificate[graph]["held_out"]
@@ -235,11 +236,6 @@ def _report(manifest: Manifest) -> list[str]:
     if shift["kl_divergence"] is not None:
         lines.append(f"classes below fp32: KL {shift['kl_divergence']:.2g}, agreement {shift['top1_agreement']:.2%}")
     return lines
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    """End as an exception would, so that the unfinished bundle is removed."""
-    sys.exit(128 + signum)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from igpt_export.bundle_directory import bundle_directory
 from igpt_export.bundle_writer import (
-    bundle_directory,
     file_records,
     link_weights,
+    write_card,
     write_graph,
     write_manifest,
     write_weights,
 )
-from igpt_export.card.card import write_card
+from igpt_export.card.card import model_card
 from igpt_export.card.onnxruntime_minimum import minimum
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.checkpoint.tensors import ShapedTensors
@@ -71,7 +72,7 @@ def export_bundle(
     import_onnxruntime()  # verification needs it: fail before the work, not after
     options = options or ExportOptions()
     precision = options.precision
-    check_shape(checkpoint.config, precision)
+    check_shape(checkpoint.config, precision, options.profile)
     if options.link and (checkpoint.file is None or not precision.is_exact):
         what = checkpoint.name if precision.is_exact else f"precision {precision}"
         raise OptionError(f"--link needs fp32 and one float32 model.safetensors, {what} is not that; leave it out")
@@ -87,7 +88,7 @@ def export_bundle(
             check_loss(certificate, limit)
             manifest = replace(manifest, certificate=certificate.record())
             write_manifest(manifest, directory)
-        write_card(manifest, checkpoint.about, directory)
+        write_card(model_card(manifest, checkpoint.about), directory)
     return manifest
 
 

@@ -5,7 +5,6 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from igpt_export.card.markup import header, paragraph, plain, table
@@ -14,7 +13,7 @@ from igpt_export.checkpoint.about import About
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import SamplingDefaults
 from igpt_runtime.bundle.hub import parse_hub_id
-from igpt_runtime.bundle.manifest import CARD_FILE, MANIFEST_FILE, WEIGHTS_FILE, Manifest
+from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest
 
 _COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _SHOWN_LABELS = 20  # before the rest becomes a count
@@ -38,18 +37,14 @@ _PRECISIONS = {
     "fp16": "16-bit floats, meant for GPUs",
 }
 _ROUNDED = (
-    "ONNX Runtime rounds what flows between the layers, too, so single values may be far off; what that costs on the "
-    "whole is in the second table."
+    "ONNX Runtime also rounds what flows between the layers, and PyTorch does not. So single values may be far off. "
+    "The relative error is the root mean square of the differences, divided by that of PyTorch's values. What that "
+    "costs on the whole is in the second table."
 )
 _PROFILES = {
     "fused": "ONNX, with operators of ONNX Runtime and, for other runtimes, a definition of each in standard ones",
     "portable": "ONNX, with standard operators only",
 }
-
-
-def write_card(manifest: Manifest, about: About, directory: Path) -> None:
-    """Write the card of the bundle in a directory, in place of one that is there."""
-    (directory / CARD_FILE).write_text(model_card(manifest, about), encoding="utf-8")
 
 
 def model_card(manifest: Manifest, about: About | None = None) -> str:
@@ -166,8 +161,9 @@ def _size(size: int) -> str:
 
 def _precision(manifest: Manifest) -> list[str]:
     """What the numbers are, how well the graphs agree with PyTorch, and what the precision costs."""
-    verification = manifest.verification
-    found = [(graph, verification.get(f"{graph}_max_abs_diff")) for graph in manifest.graphs]
+    verification, exact = manifest.verification, manifest.certificate is None
+    figure = "max_abs_diff" if exact else "relative_error"
+    found = [(graph, verification.get(f"{graph}_{figure}")) for graph in manifest.graphs]
     rows = [(f"`{graph}.onnx`", f"{difference:.2g}") for graph, difference in found if difference is not None]
     parts = [
         paragraph(
@@ -175,10 +171,9 @@ def _precision(manifest: Manifest) -> list[str]:
             f"Cache of keys and values: {manifest.kv_cache}.",
             "Before the bundle was written, its graphs ran in ONNX Runtime and its weights in PyTorch, on the same "
             f"{verification['sequence']:.0f} tokens.",
-            *([] if manifest.certificate is None else [_ROUNDED]),
-            "The largest differences of their outputs:",
+            *(["The largest differences of their outputs:"] if exact else [_ROUNDED]),
         ),
-        table(("graph", "largest difference"), rows),
+        table(("graph", "largest difference" if exact else "relative error"), rows),
     ]
     if manifest.certificate is None:
         return parts

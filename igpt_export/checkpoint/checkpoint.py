@@ -19,8 +19,8 @@ from igpt_export.checkpoint.generation import read_recommendation
 from igpt_export.checkpoint.hub import download, parse_hub_id
 from igpt_export.checkpoint.preprocessor import image_format_from_hf
 from igpt_export.checkpoint.problems import one_line, read_json, refuse
-from igpt_export.checkpoint.tensors import LazyTensors, MadeTensors, empty_model, find_heads, map_tensors
-from igpt_export.checkpoint.weights import StoredTensor, find_weights, hash_weights, open_weights
+from igpt_export.checkpoint.tensors import LazyTensors, MadeTensors, empty_model, find_heads, map_tensors, unwrapped
+from igpt_export.checkpoint.weights import find_weights, hash_weights, open_weights
 from igpt_export.model.model import ImageGPT, Parts, initialize_parameter
 from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig, SamplingDefaults
 from igpt_runtime.engine.background import Task
@@ -132,7 +132,7 @@ def _read_directory(directory: Path, *, name: str, source: str) -> Checkpoint:
     config = config_from_hf(raw, str(config_path))
     image_format = image_format_from_hf(read_json(processor_path), config, str(processor_path))
     recommended = read_recommendation(directory)
-    stored = open_weights(directory)
+    stored = unwrapped(open_weights(directory), str(directory))
     hashing = Task(lambda: hash_weights(find_weights(directory)))  # while their values are looked at
     heads = find_heads(stored, architectures_from_hf(raw), str(directory))
     tensors = map_tensors(stored, config, heads, str(directory))
@@ -149,19 +149,19 @@ def _read_directory(directory: Path, *, name: str, source: str) -> Checkpoint:
         classifier,
         source,
         sha256,
-        file=_weights_file(directory, stored, tensors),
+        file=_weights_file(directory, tensors),
         sampling=recommended.sampling,
         about=About(read_license(directory), recommended.left_out),
     )
 
 
-def _weights_file(directory: Path, stored: Mapping[str, StoredTensor], tensors: LazyTensors) -> WeightsFile | None:
+def _weights_file(directory: Path, tensors: LazyTensors) -> WeightsFile | None:
     paths = find_weights(directory)
     if len(paths) > 1 or paths[0].suffix != ".safetensors":
         return None
-    if any(stored[name].dtype != "F32" for name in tensors.stored_names.values()):
+    if any(tensor.dtype != "F32" for tensor in tensors.stored.values()):
         return None
-    return WeightsFile(paths[0], tensors.stored_names)
+    return WeightsFile(paths[0], {name: tensor.name for name, tensor in tensors.stored.items()})
 
 
 def _lattice(n_colors: int) -> npt.NDArray[np.float32]:

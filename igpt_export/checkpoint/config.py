@@ -32,8 +32,6 @@ HUB_IDS: dict[str, str] = {
 
 ACTIVATION_NAMES = ("quick_gelu", "gelu_new", "gelu", "relu")  # the keys of igpt_export.model.model.ACTIVATIONS
 
-HEAD_DIM_MULTIPLE = 8  # what ONNX Runtime's attention kernel needs
-
 _ALIASES = {  # transformers' attribute_map: the other names of four fields
     "hidden_size": "n_embd",
     "max_position_embeddings": "n_positions",
@@ -133,8 +131,9 @@ def config_from_hf(raw: Mapping[str, Any], where: str) -> ImageGPTConfig:
         scale_attn_by_inverse_layer_idx=_boolean(fields, "scale_attn_by_inverse_layer_idx", problems),
         reorder_and_upcast_attn=_boolean(fields, "reorder_and_upcast_attn", problems),
     )
-    if not any(problem.startswith(("n_embd ", "n_head ")) for problem in problems):
-        problems += head_problems(config)
+    has_heads = not any(problem.startswith(("n_embd ", "n_head ")) for problem in problems)
+    if has_heads and config.n_embd % config.n_head:
+        problems.append(f"n_embd {config.n_embd} is not divisible by n_head {config.n_head}")
     problems += _refused(fields)
     if problems:
         refuse(where, problems, "only the ImageGPT of transformers' configuration_imagegpt.py can be exported")
@@ -255,16 +254,6 @@ def _epsilon(fields: Mapping[str, Any], problems: list[str]) -> float:
         return float(value)
     problems.append(f"layer_norm_epsilon is {_shown(value)}, not a number above 0 and at most {_GREATEST_EPSILON:g}")
     return default
-
-
-def head_problems(config: ImageGPTConfig) -> list[str]:
-    """Why ONNX Runtime's attention cannot compute its heads; nothing if it can."""
-    if config.n_embd % config.n_head:
-        return [f"n_embd {config.n_embd} is not divisible by n_head {config.n_head}"]
-    if config.head_dim % HEAD_DIM_MULTIPLE:
-        width = f"n_embd {config.n_embd} / n_head {config.n_head} = {config.head_dim}"
-        return [f"heads are {width} wide, but ONNX Runtime's attention needs a multiple of {HEAD_DIM_MULTIPLE}"]
-    return []
 
 
 def _refused(fields: Mapping[str, Any]) -> list[str]:

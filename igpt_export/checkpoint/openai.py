@@ -7,7 +7,6 @@ tensors. It has no biases, so the model has none either; its embedding of sos is
 import contextlib
 import os
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from igpt_export.checkpoint.arrays import DamagedArrayError, read_array
 from igpt_export.checkpoint.checkpoint import Checkpoint
-from igpt_export.checkpoint.config import head_problems
 from igpt_export.checkpoint.preprocessor import check_clusters
 from igpt_export.checkpoint.problems import listed, one_line, refuse
 from igpt_export.checkpoint.tensors import LazyTensors, check_finite, empty_model
@@ -26,7 +25,6 @@ from igpt_export.checkpoint.weights import StoredTensor, hash_weights
 from igpt_export.model.model import Parts
 from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import CheckpointError
-from igpt_runtime.regular import open_regular
 
 _SCOPE = "model/"
 _LAYER = re.compile(r"h(\d+)/")
@@ -87,7 +85,9 @@ def _files(prefix: Path) -> list[Path]:
 
 def import_tensorflow() -> Any:
     """The module tensorflow. Raises ImportError."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # nothing on the terminal but errors
+    # Nothing on the terminal but errors. oneDNN is told of before TensorFlow looks at the level, and only reads here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     with contextlib.suppress(ImportError):
         # torch builds for CUDA load triton when they trace. Both libraries carry LLVM, and triton crashes if
         # TensorFlow's is there first.
@@ -154,8 +154,6 @@ def _config(shapes: Mapping[str, tuple[int, ...]], where: str) -> tuple[ImageGPT
         n_inner=None if n_inner == 4 * n_embd else n_inner,
         layer_norm_epsilon=_EPSILON,
     )
-    if problems := head_problems(config):
-        refuse(where, problems, "ONNX Runtime has no attention for it")
     return config, shapes.get("clf/wclf", (0,))[0]
 
 
@@ -198,7 +196,7 @@ def _map(
         refuse(where, problems, _REMEDY)
     parameters = empty_model(config, parts).named_parameters()
     return {
-        name: StoredTensor(tuple(parameter.shape), _DTYPE, _reader(name, list(sources[name]), read))
+        name: StoredTensor(name, tuple(parameter.shape), _DTYPE, _reader(name, list(sources[name]), read))
         for name, parameter in parameters
     }
 
@@ -225,13 +223,10 @@ def _reader(name: str, variables: list[str], read: Read) -> Callable[[], Tensor]
 def _clusters(path: Path, config: ImageGPTConfig) -> npt.NDArray[np.float32]:
     """[n_clusters, 3] colours in [-1, 1]."""
     try:
-        with open_regular(path) as file:
-            values = np.load(file, allow_pickle=False)
-        if not isinstance(values, np.ndarray):
-            raise ValueError("an archive of arrays")
+        values = read_array(path)
     except FileNotFoundError:
         refuse(str(path), ["no such file"], "name the kmeans_centers.npy of the checkpoint")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, DamagedArrayError) as error:
         refuse(str(path), [f"not an array in NumPy's format: {one_line(error)}"], "download kmeans_centers.npy again")
     problems: list[str] = []
     clusters = check_clusters(values, config, problems)

@@ -83,7 +83,8 @@ def check_clusters(
         problems.append("clusters contain NaN or infinity")
     elif np.abs(values).max() > LARGEST_COLOUR:
         problems.append(f"clusters reach {float(np.abs(values).max()):g}, but colours lie in [-1, 1]")
-    return values.astype(np.float32)
+    with np.errstate(over="ignore"):  # a problem by now
+        return values.astype(np.float32)
 
 
 def _check_scaling(raw: Mapping[str, Any], problems: list[str]) -> None:

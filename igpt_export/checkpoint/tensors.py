@@ -24,6 +24,11 @@ _PREFIX = "transformer."  # of the body in every class but the bare ImageGPTMode
 _HEADS = ("score", "probe")  # stored names of a classifier: transformers' head, this project's probe
 _MASK = re.compile(r"h\.(\d+)\.attn\.(bias|masked_bias)")  # the causal mask that older transformers saved
 
+# What wrappers put into the names of a model's tensors: torch.compile, FSDP and activation checkpointing anywhere,
+# DataParallel and modules around the model in front of all.
+_WRAPPED = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_AROUND = ("module.", "model.")
+
 _REMEDY = "check that config.json belongs to these weights"
 
 
@@ -69,20 +74,35 @@ class ShapedTensors(MadeTensors):
 class LazyTensors(MadeTensors):
     """Canonical name -> float32 tensor, read (and converted, if it is stored in another dtype) at every access."""
 
-    def __init__(self, stored: Mapping[str, StoredTensor], stored_names: Mapping[str, str] | None = None) -> None:
-        """stored: canonical name -> where the tensor is; stored_names: canonical name -> its name there."""
+    def __init__(self, stored: Mapping[str, StoredTensor]) -> None:
+        """stored: canonical name -> where the tensor is."""
         super().__init__(stored.keys())
-        self._stored = dict(stored)
-        self.stored_names = dict(stored_names or {})
+        self.stored = dict(stored)
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._stored[name].read().to(torch.float32).contiguous()
+        return self.stored[name].read().to(torch.float32).contiguous()
 
 
 def empty_model(config: ImageGPTConfig, parts: Parts) -> ImageGPT:
     """The model without memory for its parameters (torch's meta device)."""
     with torch.device("meta"):
         return ImageGPT(config, parts)
+
+
+def unwrapped(stored: Mapping[str, StoredTensor], where: str) -> dict[str, StoredTensor]:
+    """Stored tensors under a model's own names, without what wrappers have put into them.
+
+    Raises CheckpointError if two tensors get one name.
+    """
+    own = {name: _WRAPPED.sub("", name) for name in stored}
+    while own and (around := next((a for a in _AROUND if all(name.startswith(a) for name in own.values())), None)):
+        own = {name: _WRAPPED.sub("", short.removeprefix(around)) for name, short in own.items()}
+    found: dict[str, StoredTensor] = {}
+    for name, short in own.items():
+        if short in found:
+            refuse(where, [f"{found[short].name} and {name} are both {short}"], "keep one of them")
+        found[short] = stored[name]
+    return found
 
 
 def find_heads(stored: Mapping[str, StoredTensor], architectures: Sequence[str], where: str) -> Heads:
@@ -130,7 +150,7 @@ def map_tensors(stored: Mapping[str, StoredTensor], config: ImageGPTConfig, head
     problems = [f"{fact} ({len(names)}): {listed(names)}" for fact, names in groups.items() if names]
     if problems:
         refuse(where, problems, _REMEDY)
-    tensors = LazyTensors(present, sources)
+    tensors = LazyTensors(present)
     check_finite(tensors, sources, where)
     return tensors
 

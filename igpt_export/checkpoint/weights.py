@@ -1,15 +1,12 @@
 """The weight files of a Hugging Face checkpoint directory, opened without reading the tensors.
 
-Tensors of safetensors files are read one by one; zipped `.bin` files are memory-mapped, and unpickled by torch's
-restricted unpickler only.
+Tensors of safetensors files are read one by one; `.bin` files are memory-mapped.
 """
 
 import hashlib
 import json
-import pickle
 import struct
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from igpt_export.checkpoint.pickles import read_state_dict
 from igpt_export.checkpoint.problems import listed, one_line, read_json, refuse
 
 # Names of weight files, the preferred first: one file, or an index of shards.
@@ -35,13 +33,13 @@ DTYPE_NAMES = {dtype: name for name, dtype in STORED_DTYPES.items()}
 
 _DOWNLOAD_AGAIN = "download the checkpoint again"
 _LFS_POINTER = b"version https://git-lfs"
-_ZIP = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
 class StoredTensor:
     """One tensor of a weight file."""
 
+    name: str  # there
     shape: tuple[int, ...]
     dtype: str  # safetensors' name for a float dtype, else any text
     read: Callable[[], Tensor]  # the tensor as stored
@@ -138,7 +136,7 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
     for name in names:
         dtype, shape, (begin, _) = (header[name][key] for key in ("dtype", "shape", "data_offsets"))
         read = partial(_read_safetensors, path, name, dtype, tuple(shape), 8 + length + begin)
-        stored[name] = StoredTensor(tuple(shape), dtype, read)
+        stored[name] = StoredTensor(name, tuple(shape), dtype, read)
     return stored
 
 
@@ -160,26 +158,9 @@ def _read_safetensors(path: Path, name: str, dtype: str, shape: tuple[int, ...],
 
 
 def _open_bin(path: Path) -> dict[str, StoredTensor]:
-    state = _unpickle(path, mapped=_check_readable(path).startswith(_ZIP))
-    if not isinstance(state, Mapping) or not state:
-        refuse(str(path), [f"holds a {type(state).__name__}, not a state dict"], "save model.state_dict() there")
-    wrong = [str(name) for name, value in state.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
-    if wrong:
-        refuse(str(path), [f"not a state dict: {listed(wrong)} is not a tensor"], "save model.state_dict() there")
-    return {name: StoredTensor(tuple(t.shape), _dtype_name(t), partial(_itself, t)) for name, t in state.items()}
-
-
-def _unpickle(path: Path, *, mapped: bool) -> object:
-    """What torch's restricted unpickler finds in `path`; `mapped` needs a zip file, the format since torch 1.6."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's notes on old pickles are not for the user
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        fact = f"not a state dict, or damaged: {one_line(str(error).split('.')[0])}"
-        refuse(str(path), [fact], f"{_DOWNLOAD_AGAIN}, or save model.state_dict() there")
-    except Exception as error:  # a damaged file makes torch raise almost anything
-        refuse(str(path), [f"damaged or truncated: {one_line(error) or type(error).__name__}"], _DOWNLOAD_AGAIN)
+    _check_readable(path)
+    state = read_state_dict(path)
+    return {name: StoredTensor(name, tuple(t.shape), _dtype_name(t), partial(_itself, t)) for name, t in state.items()}
 
 
 def _itself(tensor: Tensor) -> Tensor:
@@ -191,8 +172,8 @@ def _dtype_name(tensor: Tensor) -> str:
     return DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)) if dense else f"{tensor.layout} on {tensor.device.type}"
 
 
-def _check_readable(path: Path) -> bytes:
-    """The first bytes of `path`; CheckpointError if it cannot be opened or plainly holds no weights."""
+def _check_readable(path: Path) -> None:
+    """Raise CheckpointError if a file cannot be opened or plainly holds no weights."""
     try:
         with path.open("rb") as file:
             start = file.read(len(_LFS_POINTER))
@@ -202,4 +183,3 @@ def _check_readable(path: Path) -> bytes:
         refuse(str(path), ["the file is empty"], _DOWNLOAD_AGAIN)
     if start == _LFS_POINTER:
         refuse(str(path), ["a Git LFS pointer, not the weights"], "run `git lfs pull` in the checkpoint's repository")
-    return start

@@ -12,6 +12,7 @@ _LINEAR = {"fp32": "float", "int8": "integer", "int4": "nibble", "fp16": "float"
 WEIGHTS = tuple(_LINEAR)
 KV_CACHES = tuple(CACHE_DTYPES)
 _SMALLEST_BLOCK = 16  # of MatMulNBits
+_HEAD_DIM_MULTIPLE = 8  # of GroupQueryAttention
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,13 @@ def default_kv_cache(weights: str) -> str:
     return weights if weights in ("fp32", "fp16") else "int8"
 
 
-def check_shape(config: ImageGPTConfig, precision: Precision) -> None:
-    """Raise OptionError for a model whose matrices the kernels of a precision do not take."""
+def check_shape(config: ImageGPTConfig, precision: Precision, profile: str = "fused") -> None:
+    """Raise OptionError for a model whose shape the kernels of a precision, or of the fused profile, do not take."""
+    if profile == "fused" and config.head_dim % _HEAD_DIM_MULTIPLE:
+        raise OptionError(
+            f"ONNX Runtime's attention kernel needs heads whose width is a multiple of {_HEAD_DIM_MULTIPLE}, and "
+            f"n_embd {config.n_embd} / n_head {config.n_head} = {config.head_dim}; add --portable, which is slower"
+        )
     widths = {"n_embd": config.n_embd, "n_inner": config.inner_dim}
     for name, width in widths.items():
         if precision.weights in ("int8", "int4") and width % _SMALLEST_BLOCK:

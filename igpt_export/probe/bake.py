@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igpt_export.bundle_writer import bundle_directory, write_manifest
-from igpt_export.card.card import write_card
+from igpt_export.bundle_directory import bundle_directory
+from igpt_export.bundle_writer import write_card, write_manifest
+from igpt_export.card.card import model_card
 from igpt_export.checkpoint.about import About, read_license
 from igpt_export.checkpoint.checkpoint import Checkpoint
-from igpt_export.checkpoint.tensors import ShapedTensors
+from igpt_export.checkpoint.tensors import ShapedTensors, unwrapped
 from igpt_export.checkpoint.weights import STORED_DTYPES, open_safetensors
 from igpt_export.export import ExportOptions, write_bundle
 from igpt_export.precision.precision import Precision
@@ -65,7 +66,7 @@ def bake_probe(
         # What the precision costs was measured without these classes.
         made = replace(made, certificate=_without_classes(manifest.certificate))
         write_manifest(made, directory)
-        write_card(made, checkpoint.about, directory)
+        write_card(model_card(made, checkpoint.about), directory)
     return made
 
 
@@ -77,7 +78,8 @@ class _WithHead(ShapedTensors):
         arrays = {"weight": probe.linear.weight, "bias": probe.linear.bias}
         self._head = {_HEAD + part: torch.from_numpy(array).to(dtype) for part, array in arrays.items()}
         # A linked file has its checkpoint's names, and may have other heads and old causal masks.
-        stored = {name.removeprefix("transformer."): tensor for name, tensor in open_safetensors(path).items()}
+        found = unwrapped(open_safetensors(path), str(path))
+        stored = {name.removeprefix("transformer."): tensor for name, tensor in found.items()}
         self._stored = {name: tensor for name, tensor in stored.items() if not _LEFT_OUT.search(name)}
         shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in self._head.items()}
         super().__init__(

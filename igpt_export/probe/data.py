@@ -1,8 +1,6 @@
 """Labelled pictures: directories that are classes, or arrays in a `.npz` file; split for fitting and choosing."""
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from igpt_export.checkpoint.arrays import DamagedArrayError, read_arrays
 from igpt_runtime.errors import ImageError, OptionError
 from igpt_runtime.pictures.folder import SUFFIXES, find_pictures, valid_text
 from igpt_runtime.pictures.reading import Picture
-from igpt_runtime.regular import open_regular
 from igpt_runtime.tasks.feature_store import file_identity
 
 Ints = npt.NDArray[np.int64]
@@ -135,9 +133,8 @@ def _directories(path: Path) -> list[Path]:
 
 def _load_npz(path: Path) -> Data:
     try:
-        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in ("images", "labels", "label_names", "split") if name in stored}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
+        arrays = read_arrays(path, ("images", "labels", "label_names", "split"))
+    except (OSError, DamagedArrayError) as error:
         raise OptionError(f"{path} is no .npz file of arrays ({error}); {_REMEDY}") from error
     missing = [name for name in ("images", "labels") if name not in arrays]
     if missing:

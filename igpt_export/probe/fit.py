@@ -7,8 +7,6 @@ also on those of several consecutive layers around the best one, concatenated.
 import json
 import math
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,10 +19,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
+from igpt_export.checkpoint.arrays import read_arrays
 from igpt_runtime.bundle.bundle import Bundle
 from igpt_runtime.bundle.config import PROTOCOLS
 from igpt_runtime.errors import OptionError
-from igpt_runtime.regular import open_regular
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -198,13 +196,13 @@ def load_probe(path: Path) -> Probe:
     """Read a probe that `save_probe` wrote. Raises OptionError."""
     remedy = "give the probe.npz that `igpt-run probe fit` wrote"
     try:
-        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
-            record, weight, bias = json.loads(str(stored["record"])), stored["weight"], stored["bias"]
+        stored = read_arrays(path, ("record", "weight", "bias"))
+        record, weight, bias = json.loads(str(stored["record"])), stored["weight"], stored["bias"]
         names, layers = tuple(map(str, record["label_names"])), tuple(map(int, record["layers"]))
         probe = Probe(names, layers, record["protocol"], record["model"], record["checkpoint"], Linear(weight, bias))
     except OSError as error:
         raise OptionError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from error
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise OptionError(f"{path} is no probe, or damaged ({error}); {remedy}") from error
     shapes_fit = weight.ndim == 2 and bias.shape == weight.shape[:1] == (len(names),) and weight.dtype == np.float32
     if not shapes_fit or probe.protocol not in PROTOCOLS or not layers:

@@ -61,8 +61,9 @@ class BlockGraph:
         """
         carried = dict(carried or {})
         parts = _cut(self._model.graph, [*outputs, *carried.values()])
-        # From so many steps on. Kernels of 4-bit weights have nothing but the packed form for few rows.
-        packing_pays = 2 if self._has_4bit_weights else _PACKING_PAYS
+        # From so many steps on. Kernels of 4-bit weights round what they multiply only in the packed form, which is
+        # the one that runtimes have.
+        packing_pays = 1 if self._has_4bit_weights else _PACKING_PAYS
         values: list[dict[str, Array]] = [dict(step) for step in steps]
         for number, part in enumerate(parts):
             later = {name for following in parts[number + 1 :] for name in following.inputs} | set(outputs)

@@ -15,7 +15,7 @@ from igpt_export.precision.precision import Precision
 from igpt_export.verify.block_graph import BlockGraph
 from igpt_export.verify.pictures import verify_picture_graphs
 from igpt_export.verify.stepping import run_steps
-from igpt_export.verify.tolerance import check_difference, check_equal, tolerance_of
+from igpt_export.verify.tolerance import Difference, check_difference, check_equal, tolerance_of
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import open_bundle
 from igpt_runtime.bundle.manifest import Manifest
@@ -39,8 +39,8 @@ def verify_bundle(
 ) -> dict[str, float]:
     """Run the bundle in `directory` on ONNX Runtime and its tensors, as stored there, in torch, on the same tokens.
 
-    Returns the largest absolute difference of logits (of features where there is no language-model head) for prefill,
-    decode and shared-prefix decode, with what was compared. checkpoint: its configuration and classifier count.
+    Returns how far logits (features where there is no language-model head) of prefill, decode and shared-prefix decode
+    are off, with what was compared. checkpoint: its configuration and classifier count.
 
     Raises:
         VerificationError: a difference is above tolerance, or is not a number.
@@ -58,7 +58,7 @@ def verify_bundle(
     (outputs,) = graph.run([{graph_io.INPUT_IDS: tokens}], [*expected, *present], progress=progress)
     differences = [check_difference(expected[name], outputs[name], name, precision) for name in expected]
     report = {
-        "prefill_max_abs_diff": differences[0],
+        **_reported(graph_io.PREFILL, differences[0]),
         "tolerance": tolerance_of(precision),
         "sequence": float(sequence),
     }
@@ -67,11 +67,14 @@ def verify_bundle(
         if name in manifest.graphs and (split or name == graph_io.DECODE):
             stepped = BlockGraph(directory / manifest.graphs[name].file)
             logits = _stepped(stepped, manifest, tokens[:, split:], slots, progress)
-            report[f"{name}_max_abs_diff"] = check_difference(
-                expected[graph_io.LOGITS][:, split:], logits, f"{name} logits", precision
-            )
+            found = check_difference(expected[graph_io.LOGITS][:, split:], logits, f"{name} logits", precision)
+            report |= _reported(name, found)
     verify_picture_graphs(directory, manifest, precision)
     return report
+
+
+def _reported(graph: str, difference: Difference) -> dict[str, float]:
+    return {f"{graph}_max_abs_diff": difference.largest, f"{graph}_relative_error": difference.relative}
 
 
 @torch.no_grad()

@@ -141,6 +141,7 @@ def compare_features(reference: Outputs, ours: Outputs, classifier: Classifier |
         np.sqrt(np.square(array.astype(np.float64)).mean((0, 2)))
         for array in (ours.features - reference.features, reference.features)
     )
+    size = np.maximum(size, np.finfo(np.float32).tiny)  # a layer of zeros has no relative error
     divergence = agreement = None
     if classifier is not None and reference.class_logits is not None and ours.class_logits is not None:
         if classifier.function_to_apply == "softmax":

@@ -1,5 +1,7 @@
 """How far the numbers of a written bundle may be from those they are compared with."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,24 +25,30 @@ def tolerance_of(precision: Precision) -> float:
     return TOLERANCE if precision.is_exact else COARSE_TOLERANCE
 
 
-def check_difference(expected: Array, actual: Array, what: str, precision: Precision) -> float:
-    """The largest absolute difference.
+@dataclass(frozen=True)
+class Difference:
+    """How far two arrays are apart."""
 
-    Raises VerificationError if it, or below fp32 the root mean square, is too large.
-    """
+    largest: float  # absolute
+    relative: float  # what the tolerance limits: see `igpt_export.verify.tolerance`
+
+
+def check_difference(expected: Array, actual: Array, what: str, precision: Precision) -> Difference:
+    """Compare an array with a reference. Raises VerificationError if they are too far apart."""
     if precision.is_half:
         check_finite(actual, what)
-    difference = float(np.abs(expected - actual).max())
+    largest = float(np.abs(expected - actual).max())
     if precision.is_exact:
-        found, limit = difference, TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        found, size = largest, max(1.0, float(np.abs(expected).max()))
     else:
-        found, limit = _root_mean_square(expected - actual), tolerance_of(precision) * _root_mean_square(expected)
+        found, size = _root_mean_square(expected - actual), _root_mean_square(expected)
+    limit = tolerance_of(precision) * size
     if not found <= limit:
         raise VerificationError(
             f"the exported graphs disagree with torch: {what} differ by {found:.2g} (allowed {limit:.2g}); "
             "nothing was kept - please report this checkpoint"
         )
-    return difference
+    return Difference(largest, found / size if found else 0.0)
 
 
 def check_equal(actual: npt.NDArray[np.generic], expected: npt.NDArray[np.generic], what: str) -> None:

@@ -30,7 +30,7 @@ from peers import machine  # noqa: E402
 
 from igpt_export.checkpoint.config import config_of  # noqa: E402
 from igpt_runtime.bench.bandwidth import ideal_memory  # noqa: E402
-from igpt_runtime.bench.fresh_process import measure_fresh_process  # noqa: E402
+from igpt_runtime.bench.fresh_process import Where, measure_fresh_process  # noqa: E402
 from igpt_runtime.bundle.bundle import open_bundle  # noqa: E402
 
 RESULTS = HERE / "results" / "sizes.json"
@@ -139,7 +139,7 @@ def export(precision: str, checkpoint: Path, bundle: Path) -> dict[str, Any]:
 def complete(size: str, bundle: Path) -> dict[str, Any]:
     """Half a picture completed n times in a process of its own, from its start on."""
     opened, n = open_bundle(bundle), COMPLETIONS.get(size, 8)
-    fresh = measure_fresh_process(bundle, "cpu", None, n)
+    fresh = measure_fresh_process(bundle, n, Where("cpu"))
     ideal = ideal_memory(opened, n, opened.manifest.config.n_positions // 2)
     return {
         "n": n,

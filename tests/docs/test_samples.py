@@ -58,7 +58,9 @@ def test_a_command_exists(words: list[str]) -> None:
     elif words[:2] in (["python", "-m"], ["python3", "-m"]) and words[2] in ("igpt_runtime", "igpt_export"):
         check_options([{"igpt_runtime": "igpt-run", "igpt_export": "igpt-export"}[words[2]], *words[3:]])
     elif words[0] == "make":
-        assert set(words[1:]) <= _TARGETS
+        assert {word for word in words[1:] if "=" not in word} <= _TARGETS
+        variables = {word.partition("=")[0] for word in words[1:] if "=" in word}
+        assert all(f"$({name})" in _MAKEFILE for name in variables)
     elif words[0] in ("pip", "uv"):
         extras = re.findall(r"\[([a-z,]+)\]", " ".join(words))
         assert {extra for found in extras for extra in found.split(",")} <= _EXTRAS

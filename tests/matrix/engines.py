@@ -3,8 +3,10 @@
 import base64
 import http.server
 import json
+import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -81,9 +83,9 @@ def onnx_reference() -> Iterator[Open]:
 
 
 @contextmanager
-def _node(host: str) -> Iterator[Open]:
-    command = ["node", str(HERE / "serve.mjs"), host]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def _served(command: list[str], environment: Mapping[str, str] | None = None) -> Iterator[tuple[Open, Any]]:
+    """Graphs in another process, which answers a line for each; and the lines that it prints."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdin and process.stdout
 
     def ask(request: dict[str, Any]) -> dict[str, Any]:
@@ -97,8 +99,41 @@ def _node(host: str) -> Iterator[Open]:
         return answer
 
     with process:
-        yield lambda bundle, graph: _remote(ask, str(bundle), graph)
+        yield (lambda bundle, graph: _remote(ask, str(bundle), graph)), process.stdout
         process.stdin.close()
+
+
+@contextmanager
+def _node(host: str) -> Iterator[Open]:
+    with _served(["node", str(HERE / "serve.mjs"), host]) as (open_graph, _):
+        yield open_graph
+
+
+def installed_release(release: str) -> Path:
+    """A directory with a release of ONNX Runtime like 1.25, installed once."""
+    directory = ROOT / "build" / f"onnxruntime-{release}"
+    if not directory.is_dir():
+        partial = directory.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(partial)]
+        subprocess.run([*pip, f"onnxruntime=={release}.*"], check=True)
+        partial.rename(directory)
+    return directory
+
+
+def with_release(release: str) -> dict[str, str]:
+    """The environment in which Python imports that release."""
+    paths = [str(installed_release(release)), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "ORT_DISABLE_TELEMETRY": "1"}
+
+
+@contextmanager
+def onnxruntime_release(release: str) -> Iterator[Open]:
+    """ONNX Runtime's CPU provider, of another release than the one that is installed."""
+    with _served([sys.executable, str(HERE / "serve.py")], with_release(release)) as (open_graph, lines):
+        found = json.loads(lines.readline())["version"]
+        assert found.startswith(f"{release}."), found
+        yield open_graph
 
 
 def node() -> Any:

@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 for directory in (HERE, HERE.parent, HERE.parent / "cuda", HERE.parent / "golden"):
@@ -57,8 +58,11 @@ def golden_bundles(directory: Path) -> Bundles:
     return made
 
 
-def outcomes(engine: str, bundles: Bundles, precision: str) -> Outcomes:
-    """What an engine makes of the graphs: in fp32 against the golden pack, in int8 against ONNX Runtime in Python."""
+def outcomes(opened: Callable[[], Any], bundles: Bundles, precision: str) -> Outcomes:
+    """What an engine makes of the graphs: in fp32 against the golden pack, in int8 against ONNX Runtime in Python.
+
+    opened: of `engines`, what makes a context manager of an `Open`.
+    """
     manifest = manifest_of(bundles[precision, FUSED])
     with engines.onnxruntime_python() as reference:
         fused = bundles[precision, FUSED]
@@ -70,7 +74,7 @@ def outcomes(engine: str, bundles: Bundles, precision: str) -> Outcomes:
     found: Outcomes = {graph: {} for graph in GRAPHS}
     for profile in PROFILES:
         bundle = bundles[precision, profile]
-        with engines.ENGINES[engine].open() as open_graph:
+        with opened() as open_graph:
             results = replay.replay(manifest, lambda graph, o=open_graph, b=bundle: o(b, graph), prefix)  # type: ignore[misc]
         for graph, outcome in replay.differences(results, wanted).items():
             found[graph][profile] = outcome

@@ -135,7 +135,7 @@ def main() -> None:
             continue
         for precision in matrix.PRECISIONS:
             print(f"{name}, {precision}", flush=True)
-            graphs = matrix.outcomes(name, bundles, precision)
+            graphs = matrix.outcomes(engine.open, bundles, precision)
             row = {"runtime": name, "version": engine.version(), "precision": precision, "graphs": graphs}
             if engine.timed:
                 row |= speeds(name, demos, precision, graphs)

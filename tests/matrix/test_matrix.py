@@ -62,7 +62,7 @@ def test_runtime_does_what_the_record_says(bundles: matrix.Bundles, name: str, p
         pytest.skip("needs Chromium with its driver")
     if engine.needs_node and not (shutil.which("node") and (engines.JS / "node_modules").is_dir()):
         pytest.skip("needs Node and `make js` before")
-    found = matrix.outcomes(name, bundles, precision)
+    found = matrix.outcomes(engine.open, bundles, precision)
     assert statuses(found, precision) == statuses(ROWS[name, precision]["graphs"], precision), found
 
 

@@ -125,7 +125,8 @@ def fit(
     session = model.open()
     chosen = checked_layers(session.manifest, parse_layers(how.layers))
     check_concat(chosen, how.concat)
-    check_writable([str(output / name) for name in (PROBE_FILE, _CURVE, _PLOT, _REPORT)], force=target.force)
+    files = [str(output / name) for name in (PROBE_FILE, _CURVE, _PLOT, _REPORT)]
+    check_writable(files, force=target.force or _is_interrupted(output))
     output.mkdir(parents=True, exist_ok=True)
     broken: list[str] = []
     leave_out = leaving_out(broken) if skip_broken else None
@@ -157,6 +158,13 @@ def fit(
         sys.exit(SOME_BROKEN)
 
 
+def _is_interrupted(output: Path) -> bool:
+    """Whether a run has ended between its features and its report, which it writes last: its files are no results."""
+    from igpt_export.probe.data import TRAIN
+
+    return (output / f"features-{TRAIN}").is_dir() and not (output / _REPORT).exists()
+
+
 def _write_fits(output: Path, probe: "Probe", fits: "list[Fit]", record: dict[str, Any]) -> None:
     """Write the probe, the accuracies by layer and the report."""
     from igpt_export.probe.data import VALIDATION
@@ -164,6 +172,7 @@ def _write_fits(output: Path, probe: "Probe", fits: "list[Fit]", record: dict[st
     from igpt_export.probe.plot import plot_curve
     from igpt_runtime.files import atomic_path, atomic_write, csv_table
 
+    (output / _REPORT).unlink(missing_ok=True)  # an old one would be taken for that of the new files
     with atomic_path(output / PROBE_FILE) as temporary:
         save_probe(temporary, probe)
     with atomic_path(output / _PLOT) as temporary:

@@ -3,11 +3,13 @@
 import contextlib
 import errno
 import json
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,7 +27,11 @@ _SHORTEST, _LONGEST = 5.0, 30.0  # seconds between two lines, where there is no 
 
 
 class _OneLineErrors(click.Command):
-    """Turns the project's errors, and the system's, into one line and exit code 1."""
+    """Turns the project's errors, and the system's, into one line and exit code 1, and signals into an orderly end."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        with _ended_in_order():
+            return super().main(*arguments, **options)
 
     def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
         """The context of a command that begins, unless it could not say at its end what came of it.
@@ -52,8 +58,30 @@ class _OneLineErrors(click.Command):
         except Exception as error:
             if not type(error).__module__.startswith("onnxruntime"):
                 raise  # a bug of ours deserves its traceback
-            advice = "ask for fewer pictures at once if memory ran out, or export the bundle again"
-            raise _failure(f"ONNX Runtime failed ({error}); {advice}") from error
+            from igpt_runtime.engine.graph import failure
+
+            raise _failure(str(failure(error, "failed"))) from error
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Have the signals that end a process raise SystemExit, so that what is unfinished is removed."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        signals = []  # signals are the main thread's
+    # Those that nohup or a host program has chosen otherwise stay as they are.
+    signals = [number for number in signals if signal.getsignal(number) is signal.SIG_DFL]
+    for number in signals:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class Command(_OneLineErrors):

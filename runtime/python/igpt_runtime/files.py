@@ -5,13 +5,13 @@ import errno
 import io
 import json
 import os
-import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from igpt_runtime.errors import OptionError, OutputError
+from igpt_runtime.unfinished import remove_leftovers, unfinished
 
 __all__ = [
     "atomic_path",
@@ -19,7 +19,6 @@ __all__ = [
     "check_stdout_open",
     "check_writable",
     "csv_table",
-    "lock_file",
     "table_suffix",
     "write_output",
     "write_table",
@@ -33,6 +32,8 @@ _REMEDIES = {
     errno.EROFS: "choose a place you may write to",
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
+    errno.ENAMETOOLONG: "choose a shorter name with -o, or rename the picture",
+    errno.ELOOP: "choose another place",
 }
 
 
@@ -60,15 +61,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield target
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
-        # not tempfile: its files are private, and the result should have the mode the umask gives
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        try:
+        with unfinished(target) as temporary:
             yield temporary
             _flush(temporary)
             os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "choose another place")
         raise _output_error(path, error.strerror or str(error), remedy) from error
@@ -82,24 +78,6 @@ def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
-
-
-def lock_file(descriptor: int) -> bool:
-    """Hold a lock on an open file until it is closed, or the process ends; False if another process holds it.
-
-    Where a system or a disk has no such locks, it is taken for held.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def csv_table(rows: Sequence[Mapping[str, object]]) -> bytes:
@@ -148,14 +126,25 @@ def write_output(path: str, data: bytes) -> None:
 def check_writable(paths: Iterable[str], *, force: bool) -> None:
     """Find out before the work begins whether results can be written; - is stdout and always can.
 
+    What killed runs have left beside them is removed.
+
     Raises:
         OutputError: a file exists and `force` is not given, stdout is closed, a name names no file, or its directory is
             neither there nor can be created.
     """
+    paths = list(paths)
+    remove_leftovers(path for path in paths if path != "-")
     for path in paths:
         if path == "-":
             check_stdout_open()
             continue
+        try:
+            os.stat(path)
+        except OSError as error:
+            if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise _output_error(path, str(error.strerror), _REMEDIES[error.errno]) from error
+        except ValueError as error:  # a null character in it
+            raise _output_error(path, str(error), "choose another name") from error
         if not path or path.endswith(("/", os.sep)):
             raise OutputError(f"cannot write {path!r}: it names no file; name a file in a directory")
         # a device or pipe exists too, but writing to it destroys nothing

@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from igpt_export.bundle_writer import sealed
 from igpt_export.card.card import model_card
 from igpt_export.card.markup import plain, quoted
 from igpt_export.card.onnxruntime_minimum import MINIMA, minimum
@@ -264,7 +265,7 @@ def test_programs_of_bundles_that_do_not_draw(
 def test_a_card_is_no_file_of_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     assert "README.md" not in open_bundle(tiny_bundle).manifest.files
     copy = copytree(tiny_bundle, tmp_path / "copy")
-    assert (copy / "README.md").read_text() == model_card(open_bundle(copy).manifest)
+    assert (copy / "README.md").read_text() == sealed(model_card(open_bundle(copy).manifest))
     (copy / "README.md").write_text("# Mine")
     open_session(copy, device="cpu").graph("decode")
     (copy / "README.md").unlink()
@@ -273,7 +274,7 @@ def test_a_card_is_no_file_of_the_bundle(tiny_bundle: Path, tmp_path: Path) -> N
 
 def test_the_demos_card_is_the_exports() -> None:
     embedded, about = open_bundle(), load_checkpoint(DEMO).about
-    assert (embedded.path / "README.md").read_text() == model_card(embedded.manifest, about), "run `make embed`"
+    assert (embedded.path / "README.md").read_text() == sealed(model_card(embedded.manifest, about)), "run `make embed`"
 
 
 def test_linked_and_probed_bundles_have_theirs(tiny_checkpoint: Path, tmp_path: Path, picture: Path) -> None:

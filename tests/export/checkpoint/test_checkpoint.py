@@ -115,6 +115,41 @@ def test_pickled_weights_with_mask_buffers(write_checkpoint: Write, zipped: bool
     assert torch.equal(our_logits(load_checkpoint(directory)), expected)
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module.{name}",
+        lambda name: f"model._orig_mod.{name}",
+        lambda name: f"_orig_mod.module.{name}",
+        lambda name: name.replace("transformer.h.", "transformer._orig_mod.h."),
+        lambda name: name.replace("h.0.", "h.0._fsdp_wrapped_module._checkpoint_wrapped_module."),
+    ],
+    ids=["compile", "parallel", "module", "both", "compiled body", "fsdp"],
+)
+@pytest.mark.parametrize("kind", ["ImageGPTForCausalImageModeling", "ImageGPTForImageClassification", "ImageGPTModel"])
+def test_names_that_wrappers_made(write_checkpoint: Write, wrapped: Callable[[str], str], kind: str) -> None:
+    directory = write_checkpoint(kind)
+    plain = load_checkpoint(directory)
+    expected = dict(plain.tensors)
+    state = load_file(directory / "model.safetensors")
+    save_file({wrapped(name): tensor for name, tensor in state.items()}, directory / "model.safetensors")
+    found = load_checkpoint(directory)
+    assert found.tensors.keys() == expected.keys()
+    assert all(torch.equal(found.tensors[name], expected[name]) for name in expected)
+    assert found.file is not None and plain.file is not None
+    assert found.file.stored_names == {name: wrapped(there) for name, there in plain.file.stored_names.items()}
+
+
+def test_one_name_for_two_tensors(write_checkpoint: Write) -> None:
+    directory = write_checkpoint()
+    state = load_file(directory / "model.safetensors")
+    state["_orig_mod.lm_head.weight"] = state["lm_head.weight"].clone()
+    save_file(state, directory / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight are both lm_head\.weight - keep one"):
+        load_checkpoint(directory)
+
+
 def test_sharded_pickled_weights(write_checkpoint: Write) -> None:
     directory = write_checkpoint()
     expected = our_logits(load_checkpoint(directory))

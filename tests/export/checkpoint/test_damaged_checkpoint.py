@@ -1,8 +1,12 @@
 """Missing, damaged and hostile checkpoint files: each is one clear line."""
 
+import codecs
 import json
 import os
 import pickle
+import resource
+import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -272,3 +276,61 @@ def test_scaling_may_be_written_otherwise(write_checkpoint: Write) -> None:
     directory = write_checkpoint()
     edit_processor(directory, {"rescale_factor": 1 / 127.5, "image_mean": 1.0, "image_std": [1, 1, 1]})
     load_checkpoint(directory)
+
+
+def test_zipped_weights_have_checksums(pickled: Path) -> None:
+    """torch compares none, so that flipped bits would be other weights."""
+    path = pickled / "pytorch_model.bin"
+    content = bytearray(path.read_bytes())
+    state = torch.load(path, weights_only=True, mmap=True)
+    weight = state["transformer.wte.weight"].numpy().tobytes()
+    place = bytes(content).index(weight)
+    content[place + 5] ^= 4
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True).keys() == state.keys()
+    assert "damaged: the checksum of " in refusal(pickled, path.name)
+
+
+class Copies:
+    """A long text that is copied again and again when it is unpickled."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __reduce__(self) -> Any:
+        return codecs.encode, (self.text, "latin1")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_small_pickle_that_would_fill_the_memory(pickled: Path, zipped: bool) -> None:
+    path = pickled / "pytorch_model.bin"
+    text = "a" * 1_000_000
+    torch.save([Copies(text) for _ in range(5000)], path, _use_new_zipfile_serialization=zipped)
+    assert path.stat().st_size < 2_000_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "not a state dict: it also holds _codecs.encode" in refusal(pickled, path.name)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB
+
+
+def test_tensors_that_repeat_what_is_there(pickled: Path) -> None:
+    path = pickled / "pytorch_model.bin"
+    state = torch.load(path, weights_only=True)
+    state["transformer.wte.weight"] = torch.zeros(1, 1).expand(1 << 20, 1 << 10)
+    torch.save(state, path)
+    assert "its tensors have 4,29" in refusal(pickled, path.name)
+
+
+def test_compressed_weights(pickled: Path) -> None:
+    path = pickled / "pytorch_model.bin"
+    with zipfile.ZipFile(path) as old:
+        members = {member.filename: old.read(member) for member in old.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name, content in members.items():
+            new.writestr(name, content)
+    assert "holds compressed parts, which torch.save does not write: " in refusal(pickled, path.name)
+
+
+def test_more_calls_than_tensors(pickled: Path) -> None:
+    path = pickled / "pytorch_model.bin"
+    torch.save([OrderedDict() for _ in range(200_000)], path)
+    assert "describes more tensors than a model can have" in refusal(pickled, path.name)

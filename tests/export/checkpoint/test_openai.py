@@ -227,6 +227,26 @@ def test_files_that_are_missing_or_cut(refused: Callable[..., str], tmp_path: Pa
     assert "damaged or truncated" in line()
 
 
+def test_tensorflow_says_nothing(tmp_path: Path, clusters: Path) -> None:
+    """An error is one line."""
+    prefix = save(tmp_path / "model.ckpt-1", published())
+    clusters.write_bytes(b"\x93NUMPY\x01\x00v\x00" + b"(" * 117 + b"\n")
+    command = [
+        sys.executable,
+        "-m",
+        "igpt_export",
+        "--checkpoint",
+        prefix,
+        "--clusters",
+        clusters,
+        "--progress",
+        "never",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "not an array in NumPy's format" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("array", "words"),
     [

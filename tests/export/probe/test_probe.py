@@ -189,6 +189,26 @@ def test_an_interrupted_fit_goes_on(folder: Path, run: Callable[..., Result], mo
     assert run("fit", "data", "-o", "out", "--force").exit_code == 0
 
 
+@pytest.mark.parametrize("again", [[], ["--force"]])
+def test_a_fit_that_ends_between_its_files(
+    folder: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, again: list[str]
+) -> None:
+    """Its files are no results: the same command makes them anew, and an old report is not left beside a new probe."""
+    from igpt_export.probe import plot
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    if again:
+        assert run("fit", "data", "-o", "out", "--layers", "1").exit_code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(plot, "plot_curve", stop)
+        assert run("fit", "data", "-o", "out", *again).exit_code == 1
+    assert (folder.parent / "out" / "probe.npz").exists() and not (folder.parent / "out" / "report.json").exists()
+    assert run("fit", "data", "-o", "out").exit_code == 0
+    assert "exists; add --force" in run("fit", "data", "-o", "out").stderr
+
+
 def test_broken_pictures(folder: Path, run: Callable[..., Result]) -> None:
     (folder / "train" / "red" / "3.png").write_text("no picture")
     result = run("fit", "data", "--layers", "1", "-o", "out")

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from igpt_runtime.bench import hardware
 from igpt_runtime.bench.bandwidth import ideal_memory, read_bandwidth, slot_bytes, step_weights
 from igpt_runtime.bench.bench import Result, _Clock, benchmark
-from igpt_runtime.bench.fresh_process import measure_fresh_process
+from igpt_runtime.bench.fresh_process import Where, measure_fresh_process
 from igpt_runtime.bench.report import as_text
 from igpt_runtime.bench.verification import EXACT, HALF, QUANTISED, Agreement, redraw, tolerance_of
 from igpt_runtime.bundle.bundle import open_bundle
@@ -41,7 +41,7 @@ def session(tiny_bundle: Path) -> Session:
 
 @pytest.fixture(scope="module")
 def result(tiny_bundle: Path) -> Result:
-    return benchmark(tiny_bundle, device="cpu", n=3, rounds=2)
+    return benchmark(tiny_bundle, Where("cpu"), n=3, rounds=2)
 
 
 # Drawing again
@@ -343,4 +343,4 @@ def test_damaged_bundles(refused: Callable[..., str], bundle_copy: Path, edit_ma
 def test_process_that_fails(bundle_copy: Path) -> None:
     (bundle_copy / "decode.onnx").unlink()
     with pytest.raises(DeviceError, match=r"^a fresh process could not complete a picture \(.*decode\.onnx is missing"):
-        measure_fresh_process(bundle_copy, "cpu", None, 1)
+        measure_fresh_process(bundle_copy, 1, Where("cpu"))

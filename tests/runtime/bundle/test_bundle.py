@@ -152,7 +152,9 @@ def test_missing_field(bundle_copy: Path, edit_manifest: Edit, path: tuple[str, 
 )
 def test_malformed_field(bundle_copy: Path, edit_manifest: Edit, outer: str, field: str, value: object) -> None:
     edit_manifest(bundle_copy, lambda record: record[outer].update({field: value}))
-    assert "manifest.json has a malformed field (" in refusal(bundle_copy)
+    message = refusal(bundle_copy)
+    # NaN and infinity are no JSON.
+    assert "manifest.json has a malformed field (" in message or "is not a number); export" in message
 
 
 @pytest.mark.parametrize("field", ["config", "image_format", "graphs", "files", "source", "tools", "opset"])
@@ -249,7 +251,7 @@ def test_recommended_sampling(bundle_copy: Path, edit_manifest: Edit) -> None:
         ({"temperature": "0.8"}, "sampling has temperature '0.8' and top_p 1.0, which are not two numbers"),
         ({"temperature": True}, "sampling has temperature True"),
         ({"temperature": None}, "sampling has temperature None"),
-        ({"temperature": float("nan")}, "sampling: temperature must be a finite number of at least 0, got nan"),
+        ({"temperature": float("nan")}, "is not valid JSON (NaN is not a number)"),
         ({"temperature": 10**400}, "int too large to convert to float"),
         ({"temperature": -1}, "sampling: temperature must be a finite number of at least 0, got -1.0"),
         ({"top_k": 1.0}, "sampling.top_k is 1.0, not a whole number"),

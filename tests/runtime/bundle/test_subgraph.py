@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from igpt_runtime.bundle.subgraph import with_weights_file
+from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 
 OLD, NEW = "weights.safetensors", "0" * 64
 
@@ -43,3 +43,40 @@ def test_graphs_of_a_bundle(tiny_bundle: Path, graph: str) -> None:
     there, renamed = onnx.load_from_string(data), with_weights_file(data, OLD, NEW)
     assert set(places(onnx.load_from_string(renamed).graph)) == ({NEW} if places(there.graph) else set())
     assert onnx.load_from_string(with_weights_file(renamed, NEW, OLD)) == there
+
+
+def record(number: int, content: bytes) -> bytes:
+    """A record of a protocol buffer."""
+    size, length = bytearray(), len(content)
+    while length >= 0x80:
+        size.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes([number << 3 | 2, *size, length]) + content
+
+
+TEXT, OUTPUT = record(9, OLD.encode()), record(12, record(1, b"y"))
+
+
+def nested(depth: int) -> bytes:
+    """A graph in an attribute of a node of a graph, and so on."""
+    content = TEXT
+    for _ in range(depth):
+        content = record(1, record(2, b"y") + record(5, record(6, content)))
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff" * 4_000_000, "a number in it has no end"),
+        (b"\x0a\xff", "damaged or cut short"),
+        (b"\x0b", "damaged or cut short"),
+        (nested(3000), "nested without end"),
+    ],
+    ids=["number", "cut", "type", "nested"],
+)
+def test_files_of_strangers(content: bytes, words: str) -> None:
+    model = record(7, OUTPUT + TEXT + content)
+    for change in (lambda: part_of(model, ["y"]), lambda: with_weights_file(model, OLD, NEW)):
+        with pytest.raises(ValueError, match=words):
+            change()

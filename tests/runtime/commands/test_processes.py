@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import Result
 from PIL import Image
@@ -59,6 +61,18 @@ def test_pipes(picture: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     assert done.stdout == b"stdin-completed.png\n" and files(tmp_path) == ["stdin-completed.png"]
     done = pipe("classify", "-", "--model", tiny_bundle, stdin=data)
     assert done.stdout.startswith(b"-: ") and done.stderr == b""
+
+
+def test_a_graph_that_asks_for_too_much(
+    picture: Path, bundle_copy: Path, replace_file: Callable[[Path, str, bytes], None], tmp_path: Path
+) -> None:
+    """ONNX Runtime's log of it, in colours, is not shown besides the error."""
+    model = onnx.ModelProto.FromString((bundle_copy / "decode.onnx").read_bytes())
+    model.graph.initializer.append(onnx.helper.make_tensor("huge", onnx.TensorProto.INT64, [1], [2**62]))
+    model.graph.node.insert(0, onnx.helper.make_node("ConstantOfShape", ["huge"], ["unused"]))
+    replace_file(bundle_copy, "decode.onnx", model.SerializeToString())
+    done = pipe("complete", picture, "-n", 1, "--model", bundle_copy, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"\x1b" not in done.stderr
 
 
 def test_reader_that_has_gone(tiny_bundle: Path) -> None:
@@ -234,3 +248,54 @@ def test_nothing_is_kept_that_cannot_be_found_again(tiny_bundle: Path, picture: 
         arguments = [*COMMAND, "features", str(picture), "-o", "-", "--model", str(tiny_bundle)]
         done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1 and "kept" not in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT"])
+@pytest.mark.parametrize("output", ["a.png", "-"])
+def test_signals_leave_nothing(tiny_bundle: Path, picture: Path, tmp_path: Path, name: str, output: str) -> None:
+    """Neither beside the output, nor where features of standard output are kept."""
+    code = f"""
+import os, signal
+from igpt_runtime import cli, files
+import igpt_runtime.tasks.feature_files as feature_files
+def stop(*_):
+    os.kill(os.getpid(), signal.{name})
+files._flush = stop
+feature_files.check_stdout_open = stop
+cli.main()
+"""
+    command = ["sample", "-n", "1"] if output == "a.png" else ["features", str(picture)]
+    arguments = [sys.executable, "-c", code, *command, "-o", output, "--model", str(tiny_bundle)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 128 + getattr(signal, name) and done.stdout == "" and "Traceback" not in done.stderr
+    assert files(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal here")
+def test_nohup_is_obeyed(tiny_bundle: Path, tmp_path: Path) -> None:
+    code = """
+import os, signal
+from igpt_runtime import cli, files
+flush = files._flush
+files._flush = lambda path: (os.kill(os.getpid(), signal.SIGHUP), flush(path))
+cli.main()
+"""
+    command = ["nohup", sys.executable, "-c", code, "sample", "-n", "1", "-o", "a.png", "--model", str(tiny_bundle)]
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0 and files(tmp_path) == ["a.png"]
+
+
+def test_a_long_name(tiny_bundle: Path, picture: Path, tmp_path: Path) -> None:
+    """The name of a picture may leave no room for that of its completion, which is said before the work."""
+    name = "a" * 246 + ".png"
+    (tmp_path / name).write_bytes(picture.read_bytes())
+    done = pipe("complete", name, "-n", 1, "--model", tiny_bundle, cwd=tmp_path)
+    assert done.returncode == 1 and b"File name too long; choose a shorter name with -o" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert pipe("complete", name, "-n", 1, "-o", "b.png", "--model", tiny_bundle, cwd=tmp_path).returncode == 0
+    done = pipe("score", name, "--maps", "maps", "--model", tiny_bundle, cwd=tmp_path)
+    assert done.returncode == 1 and b"or rename the picture" in done.stderr and done.stderr.count(b"\n") == 1
+    done = pipe("features", name, "-o", "b" * 246 + ".npz", "--model", tiny_bundle, cwd=tmp_path)
+    assert done.returncode == 1 and b"File name too long" in done.stderr and done.stderr.count(b"\n") == 1

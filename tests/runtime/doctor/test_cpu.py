@@ -10,6 +10,7 @@ from igpt_runtime.bench.hardware import default_threads
 from igpt_runtime.doctor import cpu
 from igpt_runtime.doctor.finding import BROKEN, OK, UNKNOWN, WARNING, Finding
 from igpt_runtime.doctor.start_provider import start_provider
+from igpt_runtime.engine import cpu_quota
 
 X86 = "processor\t: 0\nmodel name\t: Example 9000\nflags\t\t: fpu sse4_2 {}\n"
 QUOTA, PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"  # of version 1
@@ -89,14 +90,14 @@ def test_control_groups(
         path = tmp_path / "groups" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setattr(cpu, "_OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr(cpu, "_GROUPS", tmp_path / "groups")
-    assert cpu.cpu_quota() == quota
+    monkeypatch.setattr(cpu_quota, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(cpu_quota, "_GROUPS", tmp_path / "groups")
+    assert cpu_quota.cpu_quota() == quota
 
 
 def test_no_control_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cpu, "_OWN_GROUPS", tmp_path / "missing")
-    assert cpu.cpu_quota() is None
+    monkeypatch.setattr(cpu_quota, "_OWN_GROUPS", tmp_path / "missing")
+    assert cpu_quota.cpu_quota() is None
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from PIL import Image
@@ -24,6 +25,7 @@ from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.tasks.classify import classify
 from igpt_runtime.tasks.complete import complete
 from igpt_runtime.tasks.features import features
+from igpt_runtime.tasks.score import score
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 PICTURE = Image.new("RGB", (8, 8), "red")
@@ -51,7 +53,7 @@ def test_cuda_that_does_not_start_is_refused(tiny_bundle: Path, monkeypatch: pyt
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # ONNX Runtime's own note
-        with pytest.raises(DeviceError, match="CUDA was asked for but ONNX Runtime could not start it; check the"):
+        with pytest.raises(DeviceError, match="CUDA was asked for but ONNX Runtime could not start it; igpt"):
             open_session(tiny_bundle, device="cuda").graph(graph_io.DECODE)
         assert open_session(tiny_bundle, device="cpu").graph(graph_io.DECODE).get_providers() == [CPU]
         session = open_session(tiny_bundle, device="auto")
@@ -234,3 +236,49 @@ def test_a_pinned_bundle(bundle_copy: Path) -> None:
         open_session(bundle_copy, sha256=digest)
     with pytest.raises(OptionError, match="sha256 must be 64 hexadecimal digits, got '12'"):
         open_session(bundle_copy, sha256="12")
+
+
+def with_nan(bundle: Path, replace_file: Callable[[Path, str, bytes], None]) -> Path:
+    """The bundle with weights that are no numbers, and their right hash."""
+    data = (bundle / "weights.safetensors").read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    nan = np.full((len(data) - start) // 4, np.nan, np.float32)
+    replace_file(bundle, "weights.safetensors", data[:start] + nan.tobytes())
+    return bundle
+
+
+def test_what_is_no_number_is_no_result(bundle_copy: Path, replace_file: Callable[[Path, str, bytes], None]) -> None:
+    session = open_session(with_nan(bundle_copy, replace_file), device="cpu")
+    for ask in (
+        lambda: complete(session, PICTURE, GenerationOptions(1)),
+        lambda: complete(session, PICTURE, GenerationOptions(8)),
+        lambda: classify(session, PICTURE),
+        lambda: features(session, PICTURE),
+        lambda: list(score(session, PICTURE)),
+    ):
+        with pytest.raises(BundleError, match="computes NaN or infinity"):
+            ask()
+
+
+def test_onnxruntime_prints_nothing_besides(
+    bundle_copy: Path, replace_file: Callable[[Path, str, bytes], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither when a graph is opened nor when it runs."""
+    for change in (_wrong_operator, _wrong_size):
+        model = onnx.ModelProto.FromString((bundle_copy / "prefill.onnx").read_bytes())
+        change(model)
+        replace_file(bundle_copy, "prefill.onnx", model.SerializeToString())
+        with pytest.raises(Exception, match="Nothing|Reshape"):
+            open_session(bundle_copy, device="cpu").graph(graph_io.PREFILL).run(None, {graph_io.INPUT_IDS: [[1, 2]]})
+    captured = capfd.readouterr()
+    assert captured.err == captured.out == ""
+
+
+def _wrong_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Nothing"
+
+
+def _wrong_size(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Shape"
+    model.graph.initializer.append(onnx.helper.make_tensor("five", onnx.TensorProto.INT64, [1], [5]))
+    model.graph.node.append(onnx.helper.make_node("Reshape", [graph_io.INPUT_IDS, "five"], ["unused"]))

@@ -163,7 +163,7 @@ def test_save_image_refuses(tmp_path: Path) -> None:
     for name, message in [
         ("dir.png", "dir.png': it is a directory; name a file in it"),
         ("file/a.png", "name a directory"),
-        ("x" * 300 + "/a.png", "File name too long; choose another place"),
+        ("x" * 300 + "/a.png", "File name too long; choose a shorter name"),
         ("a\0.png", "embedded null"),
     ]:
         with pytest.raises(OutputError) as caught:

@@ -276,6 +276,15 @@ def test_too_many_pixels(height: int, action: str, monkeypatch: pytest.MonkeyPat
     assert Image.MAX_IMAGE_PIXELS == 900 * 1000
 
 
+@pytest.mark.parametrize(("width", "height", "rows"), [(1, 112501, True), (7, 112501, True), (1, 112500, False)])
+def test_too_many_rows(width: int, height: int, rows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow keeps something beside each row, so that narrow pictures would take several times the memory."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900 * 1000)
+    reason = "has more than 112500 rows of pixels; make it smaller" if rows else "damaged or cut short"
+    with pytest.raises(ImageError, match=reason):
+        read_image(raw_png(width, height, 8, 2, b""))
+
+
 def test_no_pixels() -> None:
     with pytest.raises(ImageError, match="0x5 and has no pixels"):
         to_rgb(Image.new("RGB", (0, 5)))

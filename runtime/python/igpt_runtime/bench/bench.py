@@ -4,7 +4,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from igpt_runtime.bench.bandwidth import IdealMemory, Traffic, cache_dtype, ideal_memory, measure_traffic
-from igpt_runtime.bench.fresh_process import SEED, FreshProcess, half_picture, measure_fresh_process
+from igpt_runtime.bench.fresh_process import SEED, FreshProcess, Where, half_picture, measure_fresh_process
 from igpt_runtime.bench.hardware import Machine, default_threads, machine
 from igpt_runtime.bench.verification import Agreement, redraw
 from igpt_runtime.bundle import graph_io
@@ -104,14 +104,15 @@ class _Measured:
 
 def benchmark(
     path: Path | str | None = None,
+    where: Where | None = None,
     *,
-    device: str = "auto",
-    threads: int | None = None,
     n: int = 8,
     rounds: int = 3,
     progress: Progress = SILENT,
 ) -> Result:
     """Measure the bundle at `path` (the embedded demo if None) and verify the tokens drawn on the way.
+
+    where: what it runs on; None for Where().
 
     Raises:
         OptionError: an option is out of range, or the bundle's pictures are too small to time.
@@ -122,16 +123,17 @@ def benchmark(
     options = ResolvedOptions(n, SEED)  # the plain distribution, whatever the bundle recommends: all are timed alike
     if rounds < 1:
         raise OptionError(f"rounds must be at least 1, got {rounds}")
-    bundle = open_session(path, device=device, threads=threads).bundle
+    where = where or Where()
+    bundle = open_session(path, **asdict(where)).bundle
     bundle.graph_path(graph_io.DECODE)  # what is missing or damaged is told before anything is timed
     bundle.check_file(WEIGHTS_FILE)
     kept, n_positions = _kept_tokens(bundle), bundle.manifest.config.n_positions
     progress.stage("a fresh process")
-    fresh = measure_fresh_process(bundle.path, device, threads, n)
+    fresh = measure_fresh_process(bundle.path, n, where)
     measured = []
     for i in range(rounds):
         part = _Within(progress, f"round {i + 1} of {rounds}")
-        measured.append(_round(bundle.path, device, threads, options, kept, part))
+        measured.append(_round(bundle.path, where, options, kept, part))
     traffic = None
     if measured[0].provider == _CPU:
         progress.stage("memory bandwidth")
@@ -139,11 +141,11 @@ def benchmark(
         step = _steps([r.alone for r in measured], 1).median
         traffic = measure_traffic(bundle, (kept + 2 + n_positions) / 2, step)
     progress.stage("verification")
-    session = open_session(bundle.path, device=device, threads=threads)
+    session = open_session(bundle.path, **asdict(where))
     verification = redraw(session, [tokens for r in measured for tokens in r.tokens], kept, options)
     verification.check()
     found = _Measured(measured, fresh, traffic, verification)
-    return _result(bundle, options, threads or default_threads(), kept, found)
+    return _result(bundle, options, where.threads or default_threads(), kept, found)
 
 
 def _result(bundle: Bundle, options: GenerationOptions, threads: int, kept: int, found: _Measured) -> Result:
@@ -191,13 +193,11 @@ class _Within(Progress):
         self._progress.stage(f"{self._stage}, {name}")
 
 
-def _round(
-    path: Path, device: str, threads: int | None, options: GenerationOptions, kept: int, progress: Progress
-) -> _Round:  # fmt: skip
+def _round(path: Path, where: Where, options: GenerationOptions, kept: int, progress: Progress) -> _Round:
     """Every measurement once, with a session of its own."""
     progress.stage("one completion")
     begin = time.perf_counter()
-    session = open_session(path, device=device, threads=threads)
+    session = open_session(path, **asdict(where))
     session.graph(graph_io.DECODE)
     load = time.perf_counter() - begin
     form = session.manifest.image_format

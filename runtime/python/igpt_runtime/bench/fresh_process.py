@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,15 @@ _FIRST_TOKEN = "first token"  # what the process says then
 _WATCH_EVERY = 16  # steps between two looks at the memory
 _UNKNOWN = {"anonymous": None, "mapped": None}
 _ADVICE = "ask for fewer pictures at once if memory ran out"
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a bundle runs on; the fields are arguments of `igpt_runtime.engine.session.open_session`."""
+
+    device: str = "auto"
+    threads: int | None = None
+    spin: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -45,9 +54,9 @@ def half_picture(clusters: npt.NDArray[np.float32], height: int, width: int) -> 
     return tokens_to_image(tokens, clusters, height, width)
 
 
-def measure_fresh_process(path: Path, device: str, threads: int | None, n: int) -> FreshProcess:
+def measure_fresh_process(path: Path, n: int, where: Where) -> FreshProcess:
     """Complete the picture n times in a new process. Raises DeviceError when that process fails."""
-    request = json.dumps({"path": str(path), "device": device, "threads": threads, "n": n})
+    request = json.dumps({"path": str(path), "where": asdict(where), "n": n})
     command = [sys.executable, "-P", "-m", "igpt_runtime.bench.fresh_process", request]
     begin = time.perf_counter()
     with (
@@ -90,7 +99,7 @@ def main(request: str) -> None:
     from igpt_runtime.tasks.complete import complete
 
     asked = json.loads(request)
-    session = open_session(asked["path"], device=asked["device"], threads=asked["threads"])
+    session = open_session(asked["path"], **asked["where"])
     form = session.manifest.image_format
     picture = half_picture(form.clusters, form.height, form.width)
     watch = _Watch()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from igpt_runtime.bundle.hub import find_bundle
-from igpt_runtime.bundle.manifest import MANIFEST_FILE, Manifest, is_file_name, leads_out, read_manifest
+from igpt_runtime.bundle.manifest import MANIFEST_FILE, Manifest, is_file_name, leads_out, read_manifest, shortened
 from igpt_runtime.errors import BundleError, OptionError
 from igpt_runtime.regular import placeholder
 
@@ -49,7 +49,9 @@ class Bundle:
         record = self.manifest.files.get(name)
         path = self.path / name
         if record is None or not is_file_name(name):
-            raise BundleError(f"{self.path / MANIFEST_FILE} names {name!r}, which is not a file of the bundle")
+            raise BundleError(
+                f"{self.path / MANIFEST_FILE} names {shortened(repr(name))}, which is not a file of the bundle"
+            )
         if not path.is_file() or leads_out(self.path, path):
             raise BundleError(f"{path} is missing or not a regular file; copy or export the bundle again")
         size = path.stat().st_size

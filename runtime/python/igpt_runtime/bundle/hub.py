@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from igpt_runtime.bundle.manifest import CARD_FILE, MANIFEST_FILE, is_file_name, read_manifest
+from igpt_runtime.bundle.manifest import CARD_FILE, MANIFEST_FILE, is_file_name, read_manifest, shortened
 from igpt_runtime.errors import BundleError, DeviceError
 from igpt_runtime.privacy import HUB, turn_off
 
@@ -55,7 +55,9 @@ def _snapshot(repo_id: str, revision: str | None, sha256: str | None) -> Path:
     files = read_manifest(directory, sha256).files
     foreign = next((file for file in files if not is_file_name(file)), None)
     if foreign is not None:
-        raise BundleError(f"{name}: its {MANIFEST_FILE} names {foreign!r}, which is not a file of the bundle")
+        raise BundleError(
+            f"{name}: its {MANIFEST_FILE} names {shortened(repr(foreign))}, which is not a file of the bundle"
+        )
     missing = [file for file in files if not (directory / file).is_file()]
     for file in missing:
         fetch(file, directory.name)

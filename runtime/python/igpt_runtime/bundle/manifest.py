@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -95,12 +96,12 @@ class Manifest:
 
 
 def manifest_to_json(manifest: Manifest) -> str:
-    """The text of `manifest.json`."""
+    """The text of `manifest.json`. Raises ValueError for NaN or infinity, which JSON has not."""
     record = dataclasses.asdict(manifest)
     # float32 values print shortest as float32: float(str(x)) reads back as the same float32.
     record["image_format"]["clusters"] = [[float(str(c)) for c in row] for row in manifest.image_format.clusters]
     versions = {"format_version": FORMAT_VERSION, "sampling_version": SAMPLING_VERSION, "sos": manifest.config.sos}
-    return json.dumps({**versions, **record}, indent=1) + "\n"
+    return json.dumps({**versions, **record}, indent=1, allow_nan=False) + "\n"
 
 
 def is_file_name(name: str) -> bool:
@@ -163,27 +164,41 @@ def manifest_from_json(text: str, where: str) -> Manifest:
         BundleError: it is not JSON, is of another format version, or lacks a field; `where` is the path it names.
     """
     try:
-        record = json.loads(text)
+        record = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where} is not valid JSON ({error}); export the bundle again") from error
+        raise BundleError(f"{where} is not valid JSON ({shortened(error)}); export the bundle again") from error
     if not isinstance(record, dict):
         raise BundleError(f"{where} is not a JSON object; export the bundle again")
     for key, known in (("format_version", FORMAT_VERSION), ("sampling_version", SAMPLING_VERSION)):
         version = record.get(key)
         if version != known:
             raise BundleError(
-                f"{where} has {key} {version!r}, this igpt-run reads {known}; "
+                f"{where} has {key} {shortened(repr(version))}, this igpt-run reads {known}; "
                 "install the matching igpt-onnx or export the bundle again"
             )
     try:
         return _manifest(record)
     except KeyError as error:
-        raise BundleError(f"{where} lacks the field {error}; export the bundle again") from error
+        raise BundleError(f"{where} lacks the field {shortened(error)}; export the bundle again") from error
     except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise BundleError(f"{where} has a malformed field ({_short(error)}); export the bundle again") from error
+        raise BundleError(f"{where} has a malformed field ({shortened(error)}); export the bundle again") from error
 
 
-def _short(error: Exception) -> str:
+def _finite(text: str) -> float:
+    """A number of the file, which has to be one: NaN and infinity are not JSON, and 1e999 is none either."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a number")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
+
+
+def shortened(error: object) -> str:
     """A message, of which a part may be what stands in the file."""
     text = str(error)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
@@ -231,7 +246,7 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         files={name: _file(name, file) for name, file in record["files"].items()},
         source={key: _text(record["source"][key]) for key in ("checkpoint", "sha256")},
         tools={str(name): str(_text(version)) for name, version in record["tools"].items()},
-        verification={key: float(value) for key, value in record["verification"].items()},
+        verification={key: _number(value) for key, value in record["verification"].items()},
         certificate=_certificate(record["certificate"]),
         sampling=_sampling(record.get("sampling")),
         onnxruntime_minimum=_release(record["onnxruntime_minimum"]),
@@ -294,7 +309,7 @@ def _certificate(record: Any) -> Mapping[str, Any] | None:
         "pictures": str(record["pictures"]),
         **losses,
         "features": _by_part(record["features"], _shift),
-        "largest_activation": [float(value) for value in record["largest_activation"]],
+        "largest_activation": [_number(value) for value in record["largest_activation"]],
     }
 
 
@@ -303,12 +318,12 @@ def _by_part(record: Any, figures: Callable[[Any], dict[str, Any]]) -> dict[str,
 
 
 def _loss(record: Any) -> dict[str, Any]:
-    return {"pictures": int(record["pictures"]), **{name: float(record[name]) for name in _LOSS_FIELDS}}
+    return {"pictures": int(record["pictures"]), **{name: _number(record[name]) for name in _LOSS_FIELDS}}
 
 
 def _shift(record: Any) -> dict[str, Any]:
-    classes = {name: None if record[name] is None else float(record[name]) for name in _CLASS_FIELDS}
-    return {"pictures": int(record["pictures"]), "features_error": float(record["features_error"]), **classes}
+    classes = {name: None if record[name] is None else _number(record[name]) for name in _CLASS_FIELDS}
+    return {"pictures": int(record["pictures"]), "features_error": _number(record["features_error"]), **classes}
 
 
 def _check_graphs(

@@ -6,6 +6,7 @@ are looked into.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 # Numbers of fields in onnx.proto.
@@ -18,6 +19,7 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _LOCATION = "location"  # key of the entry that names a tensor's file
 _VALUE_NAME = 1
 _BYTES = 2  # wire type of texts, bytes and records
+_LONGEST_NUMBER = 70  # bits
 _SIZES = {1: 8, 5: 4}  # wire type: size in bytes of a number
 
 
@@ -42,22 +44,36 @@ def part_of(model: bytes, outputs: Sequence[str], picked: Mapping[str, Sequence[
     model: a serialized ModelProto; picked: for an output that joins tensors (a Concat), which of these it is to join,
     in this order: then the others are not computed.
 
-    Raises ValueError if there is no such output, or if it joins nothing where `picked` says it does.
+    Raises ValueError if there is no such output, if it joins nothing where `picked` says it does, or if the file is
+    damaged.
     """
-    return b"".join(
-        _record(_MODEL_GRAPH, _part_of_graph(field.content, outputs, picked or {}))
-        if field.number == _MODEL_GRAPH
-        else field.whole
-        for field in _fields(memoryview(model))
-    )
+    with _told_as_value_error():
+        return b"".join(
+            _record(_MODEL_GRAPH, _part_of_graph(field.content, outputs, picked or {}))
+            if field.number == _MODEL_GRAPH
+            else field.whole
+            for field in _fields(memoryview(model))
+        )
 
 
 def with_weights_file(model: bytes, old: str, new: str) -> bytes:
     """The file of a graph that has its weights in the file `new` instead of `old`.
 
-    model: a serialized ModelProto.
+    model: a serialized ModelProto. Raises ValueError if it is damaged.
     """
-    return _renamed(memoryview(model), _MODEL, old.encode(), new.encode())
+    with _told_as_value_error():
+        return _renamed(memoryview(model), _MODEL, old.encode(), new.encode())
+
+
+@contextmanager
+def _told_as_value_error() -> Iterator[None]:
+    """What a damaged file may raise here, as one kind of error."""
+    try:
+        yield
+    except (IndexError, KeyError) as error:
+        raise ValueError("it is damaged or cut short") from error
+    except RecursionError as error:
+        raise ValueError("its parts are nested without end") from error
 
 
 def _renamed(record: memoryview, levels: "_Levels", old: bytes, new: bytes) -> bytes:
@@ -160,6 +176,8 @@ def _varint(record: memoryview, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
+        if shift >= _LONGEST_NUMBER:
+            raise ValueError("a number in it has no end")
 
 
 def _record(number: int, content: bytes | memoryview) -> bytes:

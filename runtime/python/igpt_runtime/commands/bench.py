@@ -17,13 +17,13 @@ def bench(n: int, rounds: int, model: ModelOptions, as_json: bool) -> None:
     from dataclasses import asdict
 
     from igpt_runtime.bench.bench import benchmark
+    from igpt_runtime.bench.fresh_process import Where
     from igpt_runtime.bench.report import as_text
     from igpt_runtime.bundle.bundle import open_bundle
     from igpt_runtime.console import stages
 
     bundle = open_bundle(model.name, sha256=model.sha256)
     with stages("benchmark") as progress:
-        result = benchmark(
-            bundle.path, device=model.device, threads=model.threads, n=n, rounds=rounds, progress=progress
-        )  # fmt: skip
+        where = Where(model.device, model.threads, model.spin)
+        result = benchmark(bundle.path, where, n=n, rounds=rounds, progress=progress)
     print_result(as_text(result), asdict(result), as_json)

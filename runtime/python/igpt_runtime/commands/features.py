@@ -39,7 +39,7 @@ def features(
     OUTPUT.partial, and the same command goes on where it ended.
     """
     from igpt_runtime.tasks.feature_files import feature_suffix, write_features
-    from igpt_runtime.tasks.feature_store import FeatureStore, feature_request, file_identity
+    from igpt_runtime.tasks.feature_store import FeatureStore, feature_request, file_identity, remove_unbegun
 
     output = str(target.path)
     feature_suffix(output)
@@ -48,9 +48,10 @@ def features(
     session = model.open()
     identities = [file_identity(name) for name in reading.names]
     request = feature_request(session, identities, layers=chosen, protocol=protocol, crop=reading.crop)
+    partial = Path(f"{output}.partial")
+    remove_unbegun(partial)
     target.check(as_json=as_json)
     with contextlib.ExitStack() as stack:
-        partial = Path(f"{output}.partial")
         if output == "-":
             partial = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "features"
         store = FeatureStore(partial, request, restart=target.force)

@@ -84,18 +84,21 @@ class ModelOptions:
     name: str | None  # directory or Hub id; None is the embedded demo
     device: str
     threads: int | None  # None leaves ONNX Runtime's choice
-    sha256: str | None = None  # of the manifest; None takes any
+    sha256: str | None  # of the manifest; None takes any
+    spin: str  # see `open_session`
 
     def open(self) -> "Session":
         """Open it. Raises as `igpt_runtime.engine.session.open_session` does."""
-        from igpt_runtime.engine.session import open_session
+        from igpt_runtime.engine.session import import_onnxruntime, open_session
 
-        return open_session(self.name, device=self.device, threads=self.threads, sha256=self.sha256)
+        session = open_session(self.name, device=self.device, threads=self.threads, spin=self.spin, sha256=self.sha256)
+        import_onnxruntime().set_default_logger_severity(4)  # what is not a session's; an error tells it once
+        return session
 
 
 model_options = gathered(
     "model",
-    lambda model, device, threads, sha256: ModelOptions(model, device, threads, sha256),
+    lambda model, device, threads, sha256, spin: ModelOptions(model, device, threads, sha256, spin),
     model_option,
     click.option("--sha256", metavar="HEX", help="Refuse a bundle whose manifest.json has another SHA-256."),
     click.option(
@@ -107,6 +110,13 @@ model_options = gathered(
     ),
     click.option(
         "--threads", type=click.IntRange(min=1), help="Threads inside one operator.  [default: one per physical core]"
+    ),
+    click.option(
+        "--spin",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="Whether threads wait for work busily: fast on free cores, slow where other work runs; auto looks.",
     ),
 )
 

@@ -13,6 +13,7 @@ from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.device import CUDA, CudaTensors, HostTensors
 from igpt_runtime.engine.kv_cache import Cache, Slots, new_cache, share_prefix, shares_prefix
 from igpt_runtime.engine.memory import rows_at_once
+from igpt_runtime.engine.numbers import check_numbers
 from igpt_runtime.engine.random import uniforms
 from igpt_runtime.engine.session import Session, import_onnxruntime
 from igpt_runtime.errors import OptionError
@@ -146,7 +147,12 @@ def decode(
     del cache  # the step has it, on a device in its own memory
     tokens = np.full((len(draws), 1), last, np.int64)
     for column, position in enumerate(positions):
+        last_one = position == positions[-1]
+        if last_one:
+            step.keep_logits()
         tokens = step(tokens, position, draws[:, column])
+        if last_one:  # what is no number in the cache stays so until here
+            check_numbers(session, step.logits())
         yield tokens[:, 0].copy()
 
 
@@ -174,8 +180,9 @@ class DecodeStep:
         ):
             tensors.bind(past, own, output=present)
         tensors.bind(graph_io.INPUT_IDS, np.zeros((cache.rows, 1), np.int64), output=graph_io.NEXT_IDS)
+        self._logits: tuple[int, int] | None = (cache.rows, config.n_clusters)  # their shape, until they are kept
         if with_logits or isinstance(tensors, CudaTensors):  # whose outputs cannot change once they are captured
-            tensors.bind_output(graph_io.LOGITS, np.empty((cache.rows, config.n_clusters), np.float32))
+            self.keep_logits()
         self._drawn: Tokens | None = None
 
     def __call__(self, tokens: Tokens, past_length: int, uniform: npt.NDArray[np.float32]) -> Tokens:
@@ -194,6 +201,12 @@ class DecodeStep:
         drawn: Tokens = self._tensors.read(graph_io.NEXT_IDS)
         self._drawn = drawn
         return drawn
+
+    def keep_logits(self) -> None:
+        """From now on keep the logits of each step, for `logits`."""
+        if self._logits is not None:
+            self._tensors.bind_output(graph_io.LOGITS, np.empty(self._logits, np.float32))
+            self._logits = None
 
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits of the last step's tokens, float32 [rows, n_clusters], in an array the next step may overwrite."""

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy.typing as npt
 
@@ -18,11 +18,10 @@ from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest
 from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
+from igpt_runtime.engine.graph import Graph, being_cut, failure
+from igpt_runtime.engine.spinning import ALLOW_SPINNING, may_spin
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
 from igpt_runtime.privacy import ONNX_RUNTIME, turn_off
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 Array = npt.NDArray[Any]
 
@@ -46,7 +45,7 @@ class Session:
     session. It is freed with its last reference.
     """
 
-    def __init__(self, bundle: Bundle, device: str, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, device: str, threads: int | None, spin: str) -> None:
         """Use `open_session`."""
         self.bundle = bundle
         """The bundle that was opened."""
@@ -54,8 +53,8 @@ class Session:
         _check_release(bundle, self._ort.__version__)
         self._providers = _providers(device, self._ort.get_available_providers())
         self._required = CUDA if device == "cuda" else None
-        self._threads = threads
-        self._graphs: dict[str, onnxruntime.InferenceSession] = {}
+        self._threads, self._spin = threads, spin
+        self._graphs: dict[str, Graph] = {}
         self._paths: dict[str, Path] = {}  # of the graphs that were checked
         self._weights_checked = False
         self._identities: dict[str, tuple[int, ...]] = {}  # of files, when they were looked at first
@@ -67,8 +66,8 @@ class Session:
         """What the bundle says of itself."""
         return self.bundle.manifest
 
-    def graph(self, name: str) -> "onnxruntime.InferenceSession":
-        """The ONNX Runtime session of a graph, opened on first use.
+    def graph(self, name: str) -> Graph:
+        """A graph, opened in ONNX Runtime on first use.
 
         Raises:
             BundleError: the graph is not in the bundle, or a file is damaged.
@@ -131,8 +130,7 @@ class Session:
         their hash, which takes as long as packing them for a decode graph and goes on meanwhile.
         """
         if name in self._graphs:
-            found: list[Array] = self._graphs[name].run(outputs, inputs)
-            return found
+            return self._graphs[name].run(outputs, inputs)
         self.bundle.find(WEIGHTS_FILE)
         graph = self._open(self._checked(name), name)
         found = graph.run(outputs, inputs)
@@ -143,30 +141,29 @@ class Session:
     @contextlib.contextmanager
     def part(
         self, name: str, outputs: Sequence[str], picked: Mapping[str, Sequence[int]] | None = None
-    ) -> Iterator["onnxruntime.InferenceSession"]:
+    ) -> Iterator[Graph]:
         """What of a graph computes some outputs; closed afterwards.
 
         picked: see `igpt_runtime.bundle.subgraph.part_of`. Raises as `graph` does.
         """
         path = self._checked(name)
-        try:
+        with being_cut(path):
             part = part_of(path.read_bytes(), outputs, picked)
-        except (ValueError, IndexError, KeyError) as error:  # of files of another origin
-            raise BundleError(f"{path} cannot be cut ({error}); export the bundle again") from error
         with self._checking_weights(name):
-            graph = self._open(path, name, part)
+            graph = self._open(path, name, part, outputs)
         yield graph
 
-    def _open(self, path: Path, name: str, part: bytes | None = None) -> "onnxruntime.InferenceSession":
-        """Open the graph in a file, or a part of it, which was made from that file."""
+    def _open(self, path: Path, name: str, part: bytes | None = None, outputs: Sequence[str] | None = None) -> Graph:
+        """Open the graph in a file, or a part of it that computes some outputs, which was made from that file."""
         used = [MANIFEST_FILE, path.name, *([] if name in _WITHOUT_WEIGHTS else [WEIGHTS_FILE])]
         self._unchanged(*used)
         options = self._ort.SessionOptions()
         model, folder = self._with_weights(path, name, part)
         if isinstance(model, bytes):
             options.add_session_config_entry(WEIGHTS_FOLDER, str(folder))
-        options.log_severity_level = 3
         on_cpu = self._providers == [_CPU]
+        # What goes wrong is told once, by an error; but that CUDA does not start is told in the log only.
+        options.log_severity_level = 4 if on_cpu else 3
         if name not in _DECODERS:
             if self.manifest.precision in _FAST_UNPACKED:
                 options.add_session_config_entry("session.disable_prepacking", "1")
@@ -174,23 +171,29 @@ class Session:
                 options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
+        if not may_spin(self._spin, self._threads):
+            options.add_session_config_entry(ALLOW_SPINNING, "0")
         try:
-            # When a provider fails to start, onnxruntime prints that to stdout, where our results go.
+            # When CUDA fails to start, onnxruntime prints that to stdout, where our results go.
             with contextlib.redirect_stdout(sys.stderr):
                 providers = with_options(self._providers, self.manifest, decodes=name in _DECODERS)
-                session = self._ort.InferenceSession(model, options, providers=providers)
+                session = self._ort.InferenceSession(model, options, providers=providers, enable_fallback=not on_cpu)
             session.disable_fallback()
+        except MemoryError:
+            raise
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
-            reason = str(error).splitlines()[0]
-            raise BundleError(f"ONNX Runtime cannot open {path} ({reason}); export the bundle again") from error
+            raise failure(error, f"cannot open {path}") from error
+        graph = Graph(session, path, self.bundle.path / WEIGHTS_FILE if WEIGHTS_FILE in used else None)
         self._unchanged(*used)
+        graph.check_interface(self.manifest.graphs[name], outputs)
         if self._required and self._required not in session.get_providers():
             raise DeviceError(
-                "CUDA was asked for but ONNX Runtime could not start it; check the driver, or use --device cpu"
+                "CUDA was asked for but ONNX Runtime could not start it; igpt-run doctor tells what is missing, "
+                "and --device cpu does without"
             )
         if name in _DECODERS:
             return_freed_memory()  # packing leaves up to three times the weights' size behind
-        return session
+        return graph
 
     def _with_weights(self, path: Path, name: str, part: bytes | None) -> tuple[bytes | Path, Path]:
         """What to open for a graph or its part, and the folder of its weights where that is not its file's.
@@ -202,7 +205,9 @@ class Session:
         if not weights.is_symlink():
             return path if part is None else part, path.parent
         real = weights.resolve()
-        return with_weights_file(path.read_bytes() if part is None else part, WEIGHTS_FILE, real.name), real.parent
+        with being_cut(path):
+            model = with_weights_file(path.read_bytes() if part is None else part, WEIGHTS_FILE, real.name)
+        return model, real.parent
 
     @property
     def provider(self) -> str:
@@ -220,6 +225,7 @@ def open_session(
     *,
     device: str = "auto",
     threads: int | None = None,
+    spin: str = "auto",
     sha256: str | None = None,
 ) -> Session:
     """Open a bundle on a device.
@@ -227,19 +233,22 @@ def open_session(
     path: a directory, or a bundle's name on the Hugging Face Hub, as `open_bundle` takes it; None is the embedded demo.
     device: "auto" is CUDA if this ONNX Runtime has it, else the CPU; "cuda" fails without CUDA; "cpu" is the CPU.
     threads: threads inside one operator; None leaves ONNX Runtime's choice, one per physical core.
+    spin: whether these wait for work busily, which takes processor time and is fast where nothing else runs: "always",
+    "never", or "auto", which looks whether anything else runs when a graph is opened.
     sha256: of the bundle's manifest.json, in hexadecimal, so that no other bundle is taken for it; None takes any.
 
     Raises:
         BundleError: there is no bundle at `path`, it is damaged, or it is another one.
         DeviceError: onnxruntime is not installed, or older than the bundle needs; CUDA was asked for and is not there;
             or huggingface_hub is missing for a download.
-        OptionError: the device is unknown, `threads` is below 1, or `sha256` is none.
+        OptionError: the device or `spin` is unknown, `threads` is below 1, or `sha256` is none.
     """
     if device not in DEVICES:
         raise OptionError(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
     if threads is not None and threads < 1:
         raise OptionError(f"threads must be at least 1, got {threads}")
-    return Session(open_bundle(path, sha256=sha256), device, threads)
+    may_spin(spin, threads)  # which refuses an unknown one
+    return Session(open_bundle(path, sha256=sha256), device, threads, spin)
 
 
 def import_onnxruntime() -> Any:

@@ -29,6 +29,8 @@ _UPRIGHT = {
 
 _MOST = 1 << 29  # bytes read of a file or a stream: more than Pillow's limit on pixels takes in any format
 
+_NARROW = 8  # pixels: Pillow keeps as much beside each row of its copies, so that a narrow picture takes no less
+
 Pixels = npt.NDArray[np.uint8]
 Picture = Image.Image | str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview | Pixels
 _IN_MEMORY = (bytes, bytearray, memoryview)
@@ -75,7 +77,8 @@ def read_image(source: str | os.PathLike[str] | BinaryIO | bytes | bytearray | m
 
     Transparency is laid over white, as viewers and transformers do; colour profiles are not applied. A stream is read
     from where it stands to its end and left open. Pillow's `MAX_IMAGE_PIXELS` is the limit on size, checked before
-    any pixel is decoded. Text and colour profiles in PNG files are not looked at, and checksums of their pixels are.
+    any pixel is decoded; a row counts as 8 pixels at least. Text and colour profiles in PNG files are not looked at,
+    and checksums of their pixels are.
 
     Raises:
         ImageError: the file cannot be opened, is no regular file, is none of these formats, is damaged or cut short, or
@@ -125,6 +128,8 @@ def _decode(content: bytes, name: str) -> Image.Image:
         limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns up to twice this
         if limit is not None and image.width * image.height > limit:
             raise Image.DecompressionBombError
+        if limit is not None and image.height > limit // _NARROW and image.width < _NARROW:
+            raise ImageError(f"{name} has more than {limit // _NARROW} rows of pixels; make it smaller first")
         image.load()
         picture = to_rgb(_upright(image)).copy()  # free of the file, and below of an orientation already applied
         picture.info.clear()

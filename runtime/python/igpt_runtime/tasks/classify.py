@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS, Classifier
+from igpt_runtime.engine.numbers import check_numbers
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import BundleError
 from igpt_runtime.pictures.reading import Picture, as_pictures
@@ -106,7 +107,9 @@ def class_logits(
     with session.part(graph_io.PREFILL, [graph_io.CLASS_LOGITS]) as graph:
         for indices, tokens in token_batches(session, pictures, crop=crop or rules.crop, broken=broken):
             inputs = behind_sos(session, tokens) if rules.sos else tokens
-            yield indices, graph.run([graph_io.CLASS_LOGITS], {graph_io.INPUT_IDS: inputs})[0]
+            (logits,) = graph.run([graph_io.CLASS_LOGITS], {graph_io.INPUT_IDS: inputs})
+            check_numbers(session, logits)
+            yield indices, logits
 
 
 def classifier_of(session: Session) -> Classifier:

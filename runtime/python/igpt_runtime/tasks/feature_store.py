@@ -22,9 +22,10 @@ import numpy.typing as npt
 from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import OutputError
-from igpt_runtime.files import atomic_write, lock_file
+from igpt_runtime.files import atomic_write
 from igpt_runtime.pictures.reading import Picture
 from igpt_runtime.tasks.features import Broken, check_any_read, checked_layers, feature_batches, rules_of
+from igpt_runtime.unfinished import is_unfinished, remove_leftovers, take_lock
 
 _REQUEST, _ROWS, _DONE, _LOCK = "request.json", "rows", "done", "lock"
 _KEPT = "kept"  # those of the pictures that could be read, if some could not
@@ -92,15 +93,15 @@ class FeatureStore:
             if not self.directory.exists():
                 self._created = [parent for parent in self.directory.parents if not parent.exists()]
                 self.directory.mkdir(parents=True, exist_ok=True)
-            foreign = {entry.name for entry in self.directory.iterdir()} - {_REQUEST, _ROWS, _DONE, _KEPT, _LOCK}
-            if foreign or self._is_foreign():
+            if not _holds_only_ours(self.directory) or self._is_foreign():
                 raise OutputError(f"{self.directory} exists and holds no features; remove it or choose another output")
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            if not lock_file(lock):
+            if take_lock(lock) is False:
                 os.close(lock)
                 raise OutputError(f"another run writes to {self.directory}; wait for its end, or choose another output")
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(lock), path.stat()):
+                    remove_leftovers([self.directory / _REQUEST])
                     return lock
             os.close(lock)  # another run has just ended and removed its directory
 
@@ -187,11 +188,31 @@ class FeatureStore:
 
     def remove(self) -> None:
         """Remove it from the disk, with the directories that were created for it and are empty."""
+        with contextlib.suppress(OSError):
+            (self.directory / _REQUEST).unlink()  # without it nothing here counts, should this be interrupted
         shutil.rmtree(self.directory, ignore_errors=True)
         self._release()
         for parent in self._created:
             with contextlib.suppress(OSError):
                 parent.rmdir()
+
+
+def remove_unbegun(directory: Path) -> None:
+    """Remove a store that counts for nothing, which a run may leave that is killed when it begins or ends."""
+    with contextlib.suppress(OSError):
+        if not any(directory.iterdir()) or not _holds_only_ours(directory) or (directory / _REQUEST).exists():
+            return
+        lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if take_lock(lock) and not (directory / _REQUEST).exists():
+                shutil.rmtree(directory, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _holds_only_ours(directory: Path) -> bool:
+    names = {entry.name for entry in directory.iterdir() if not is_unfinished(entry.name)}
+    return names <= {_REQUEST, _ROWS, _DONE, _KEPT, _LOCK}
 
 
 class _Marks:

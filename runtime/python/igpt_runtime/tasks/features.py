@@ -9,6 +9,7 @@ from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS, Protocol
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.generate import Tokens
+from igpt_runtime.engine.numbers import check_numbers
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import ImageError, OptionError
 from igpt_runtime.pictures.reading import Picture, as_image, as_pictures
@@ -73,7 +74,9 @@ def feature_batches(
     with session.part(graph_io.PREFILL, [output], {output: kept}) as graph:
         for indices, tokens in batches:
             inputs = behind_sos(session, tokens) if rules.sos else tokens
-            yield indices, graph.run([output], {graph_io.INPUT_IDS: inputs})[0]
+            (values,) = graph.run([output], {graph_io.INPUT_IDS: inputs})
+            check_numbers(session, values)
+            yield indices, values
 
 
 def rules_of(protocol: str) -> Protocol:

@@ -41,13 +41,16 @@ def describe(session: Session, *, start: bool) -> tuple[dict[str, object], dict[
 
 
 def _verified(manifest: Manifest) -> str:
-    """How far each graph was off when it was compared with torch."""
-    report = manifest.verification
-    found = [
-        f"{graph} {report[key]:.2g}" for graph in manifest.graphs if (key := f"{graph}_max_abs_diff") in report
-    ]  # fmt: skip
-    coarse = "" if manifest.certificate is None else "; single values may be far off, the lines above say what it costs"
-    return f"largest differences from torch: {', '.join(found)}{coarse}"
+    """How far each graph was off when it was compared with torch, by the figure that the tolerance limits."""
+    report, exact = manifest.verification, manifest.certificate is None
+    figure = "max_abs_diff" if exact else "relative_error"
+    found = [f"{graph} {report[key]:.2g}" for graph in manifest.graphs if (key := f"{graph}_{figure}") in report]
+    if exact:
+        return f"largest differences from torch: {', '.join(found)}"
+    return (
+        f"errors against torch, relative root mean square: {', '.join(found)}; the lines above say what the precision "
+        "costs"
+    )
 
 
 def _losses(manifest: Manifest) -> dict[str, str]:

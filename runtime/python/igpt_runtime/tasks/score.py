@@ -15,6 +15,7 @@ from PIL import Image
 
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.engine.generate import Tokens
+from igpt_runtime.engine.numbers import check_numbers
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import BundleError, OptionError
 from igpt_runtime.pictures.reading import Picture, as_pictures
@@ -79,7 +80,9 @@ def score(
         for indices, tokens in token_batches(session, pictures, crop=crop, broken=broken):
             (logits,) = graph.run([graph_io.LOGITS], {graph_io.INPUT_IDS: behind_sos(session, tokens)})
             for index, row, picture in zip(indices, logits, tokens, strict=True):
-                yield Score(index, _nats(row, picture).reshape(form.height, form.width), picture)
+                nats = _nats(row, picture).reshape(form.height, form.width)
+                check_numbers(session, nats)
+                yield Score(index, nats, picture)
             read += len(tokens)
             if progress is not None:
                 progress(len(tokens))
@@ -87,10 +90,12 @@ def score(
 
 
 def _nats(logits: npt.NDArray[np.float32], tokens: Tokens) -> npt.NDArray[np.float32]:
-    """Minus the log-likelihood of tokens [n], from logits [n, clusters]."""
-    peak = logits.max(axis=1)
-    total = np.exp(logits - peak[:, None]).sum(axis=1, dtype=np.float64)
-    nats: npt.NDArray[np.float32] = (np.log(total) + peak - logits[np.arange(len(tokens)), tokens]).astype(np.float32)
+    """Minus the log-likelihood of tokens [n], from logits [n, clusters]; NaN or infinity if these are no good."""
+    with np.errstate(all="ignore"):
+        peak = logits.max(axis=1)
+        total = np.exp(logits - peak[:, None]).sum(axis=1, dtype=np.float64)
+        costs = np.log(total) + peak - logits[np.arange(len(tokens)), tokens]
+        nats: npt.NDArray[np.float32] = costs.astype(np.float32)
     return nats
 
 
