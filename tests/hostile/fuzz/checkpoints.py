@@ -73,7 +73,7 @@ class Checkpoints:
             kind += ", exported"
         others = [path for path in rules.written(before, rules.tree(place)) if not path.startswith(_MAY_CHANGE)]
         faults += [f"wrote {others[0]}"] if others else []
-        if guard.was_read() and not kind.endswith("is a link out"):  # links are followed: the Hub's cache has them
+        if guard.was_read() and "is a link out" not in kind:  # links are followed: the Hub's cache has them
             faults.append("a file outside of the checkpoint was read")
         ending = "refused" if loaded.code else "as before" if same else "another model"
         return Verdict(f"{base.name}: {kind}", ending, tuple(dict.fromkeys(faults)))

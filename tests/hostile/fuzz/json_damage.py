@@ -18,6 +18,7 @@ _NUMBERS = (
     float("-inf"),
 )  # fmt: skip
 _OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [[]], [None], {"": None}, {"a": {"b": [1]}}, [0] * 5000)
+_LARGEST_FLOAT = 10**300
 Place = tuple[Any, Any]  # a container, and where in it
 
 
@@ -68,7 +69,8 @@ def change_number(record: Any, rng: random.Random) -> None:
         holder, key = _pick(record, rng)
         value = holder[key]
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            holder[key] = rng.choice((value + 1, value - 1, -value, value * 2, value * 1000, float(value), str(value)))
+            half = value / 2 if abs(value) < _LARGEST_FLOAT else 0.5
+            holder[key] = rng.choice((value + 1, value - 1, -value, value * 2, value * 1000, half, str(value)))
             return
 
 

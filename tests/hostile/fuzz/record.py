@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hostile.fuzz.campaign import Report
+from hostile.fuzz.harnesses import COUNTS
 from page_table import with_table
 
 RECORD = Path(__file__).with_name("record.json")
@@ -23,6 +24,7 @@ def keep_record(report: Report) -> None:
         "mishandled": report.mishandled, "endings": dict(report.endings.most_common()), "kinds": len(report.kinds),
         "seconds": round(report.seconds),
     }  # fmt: skip
+    record = {name: record[name] for name in COUNTS if name in record}
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
     write_page(record)
 
