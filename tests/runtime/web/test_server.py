@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -274,14 +275,13 @@ cli.main()
 
 
 @contextlib.contextmanager
-def process(onnxruntime_web: Path, setting: str = "", **options: Any) -> Iterator[int]:
-    """The port of `igpt-run web`, which must say nothing on standard error."""
+def process(onnxruntime_web: Path, setting: str = "", **options: Any) -> Iterator[tuple[subprocess.Popen[str], Client]]:
+    """`igpt-run web`, which must say nothing on standard error, and a client of it."""
     command = [sys.executable, "-c", COMMAND, setting, str(onnxruntime_web)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as running:
         assert running.stdout is not None and running.stderr is not None
         try:
-            yield int(running.stdout.readline().rstrip("/\n").rsplit(":", 1)[1])
-            assert running.poll() is None
+            yield running, Client(int(running.stdout.readline().rstrip("/\n").rsplit(":", 1)[1]))
         finally:
             running.terminate()
             said = running.stderr.read()
@@ -300,6 +300,17 @@ FIELDS = [
     b"Content-Length: -1", b"Content-Length: \xb2", b"Transfer-Encoding: chunked", b"Connection: keep-alive",
     b"Connection: upgrade", b"Range: bytes=9-", b" folded", b"X: \xff\x7f\x01", b"Cookie: " + 70_000 * b"a",
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_while_clients_are_answered(onnxruntime_web: Path, number: int) -> None:
+    """They end the command quietly, whatever it is doing."""
+    with process(onnxruntime_web) as (running, client), contextlib.ExitStack() as stack:
+        for request in (b"", b"GET", GOOD, GOOD.replace(b"/bundles.json", b"/bundles/0/weights.safetensors")):
+            for _ in range(20):
+                stack.enter_context(client.connect()).sendall(request)
+        running.send_signal(number)
+        assert running.wait(10) == (0 if number == signal.SIGINT else 128 + number)
 
 
 def odd_request(chance: random.Random) -> bytes:
@@ -324,8 +335,7 @@ def test_a_thousand_odd_requests(onnxruntime_web: Path) -> None:
     """Each is answered with a whole answer or with none, nothing is printed, and the server goes on."""
     chance = random.Random(20)
     statuses = []
-    with process(onnxruntime_web) as port:
-        client = Client(port)
+    with process(onnxruntime_web) as (_, client):
         for _ in range(1000):
             request = odd_request(chance)
             answer = client.raw(request)
@@ -343,8 +353,7 @@ def test_few_descriptors(onnxruntime_web: Path, setting: str) -> None:
     limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))  # noqa: E731
     setting += "\nserver.REQUEST_WITHIN = 0.2"
     request = GOOD.replace(b"/bundles.json", b"/js/web.mjs")
-    with process(onnxruntime_web, setting, preexec_fn=limit) as port, contextlib.ExitStack() as stack:
-        client = Client(port)
+    with process(onnxruntime_web, setting, preexec_fn=limit) as (_, client), contextlib.ExitStack() as stack:
         for _ in range(60):
             stack.enter_context(client.connect())
         while (status := status_of(client.raw(request))) == 503:  # there was one for the socket and none for the file

@@ -29,7 +29,6 @@ def web(models: tuple[str, ...], port: int, opens: bool, onnxruntime_web: Path |
 
     It prints the page's address and serves until it is ended, so it is the one command without --json.
     """
-    import asyncio
     import webbrowser
 
     from igpt_runtime.bundle.bundle import open_bundle
@@ -40,10 +39,9 @@ def web(models: tuple[str, ...], port: int, opens: bool, onnxruntime_web: Path |
     bundles = [open_bundle(model) for model in models or (os.environ.get("IGPT_MODEL") or None,)]
     cache = Path(click.get_app_dir("igpt-onnx"))
     files = find_onnxruntime_web(onnxruntime_web, cache, lambda line: click.echo(line, err=True))
-    with Server(Site(bundles, javascript_path(), files), port) as serving:
+    with Server(Site(bundles, javascript_path(), files), port) as serving, contextlib.suppress(KeyboardInterrupt):
         address = f"http://{LOOPBACK}:{serving.port}/"
         click.echo(address)  # at once, also into a pipe
         if opens:
             webbrowser.open(address)
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(serving.run())
+        serving.serve()

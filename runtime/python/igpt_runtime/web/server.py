@@ -7,7 +7,9 @@ that were not accepted yet is long enough for a thousand clients at once.
 import asyncio
 import contextlib
 import os
+import signal
 import socket
+import sys
 from email.utils import formatdate
 from http import HTTPStatus
 from types import TracebackType
@@ -69,6 +71,35 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._socket.close()
+
+    def serve(self) -> None:
+        """Answer until a signal ends it: Ctrl-C raises KeyboardInterrupt, another one SystemExit."""
+        sys.exit(128 + asyncio.run(self._until_signal()))
+
+    async def _until_signal(self) -> int:
+        """Answer until a signal comes, and return its number.
+
+        A handler that raised would do so inside of whichever answer is under way.
+        """
+        loop = asyncio.get_running_loop()
+        running, ended = asyncio.create_task(self.run()), 0
+
+        def end(number: int) -> None:
+            nonlocal ended
+            ended = number
+            running.cancel()
+
+        signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+        for number in signals:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                with contextlib.suppress(NotImplementedError):  # Windows
+                    loop.add_signal_handler(number, end, number)
+        try:
+            await running
+        except asyncio.CancelledError:
+            if not ended:  # it was Ctrl-C
+                raise
+        return ended
 
     async def run(self) -> None:
         """Answer until cancelled."""
