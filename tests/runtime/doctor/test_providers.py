@@ -57,7 +57,8 @@ class SessionOptions:
         pass
 
 class InferenceSession:
-    def __init__(self, path, options, providers):
+    def __init__(self, path, options, providers, enable_fallback):
+        assert enable_fallback == (_CUDA in providers)
         wanted = [name if isinstance(name, str) else name[0] for name in providers]
         self._providers = wanted
         if _CUDA in wanted and not (_preloaded and os.environ.get("FAKE_CURED")):
@@ -76,7 +77,10 @@ class InferenceSession:
         return self._providers
 
     def get_inputs(self):
-        return [SimpleNamespace(name="tokens", shape=["batch", 256])]
+        return [SimpleNamespace(name="tokens", type="tensor(int64)", shape=["batch", 256])]
+
+    def get_outputs(self):
+        return [SimpleNamespace(name="images", type="tensor(uint8)", shape=["batch", 16, 16, 3])]
 
     def run(self, outputs, inputs):
         assert inputs["tokens"].shape == (1, 256)

@@ -13,7 +13,7 @@ import sys
 from email.utils import formatdate
 from http import HTTPStatus
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from igpt_runtime.errors import OptionError
 from igpt_runtime.web.request import MAX_HEAD, Request, is_complete, parse
@@ -82,6 +82,7 @@ class Server:
         A handler that raised would do so inside of whichever answer is under way.
         """
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_tell)
         running, ended = asyncio.create_task(self.run()), 0
 
         def end(number: int) -> None:
@@ -155,6 +156,15 @@ class Server:
             await _send(client, _fields(HTTPStatus.OK, kind, size))
             if request.with_body:
                 await _send_file(client, file, size)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of a fault in the loop, but not of a client that came in the moment in which the server was ended.
+
+    Until Python 3.12, the loop then sets the result of an accept that was cancelled.
+    """
+    if not isinstance(context.get("exception"), asyncio.InvalidStateError):
+        loop.default_exception_handler(context)
 
 
 def _listening(port: int) -> socket.socket:
