@@ -71,7 +71,9 @@ class Kills:
             moment = rng.uniform(0, written.seconds * 1.1 + (_START if alone else 0))
             force = written.forced or _is_there(out, written)
             outcome = _killed(written.work(self._given, out, force=force, alone=alone), place, number, moment)
-            faults += _faults_of_the_killed(outcome, number)
+            if found := _faults_of_the_killed(outcome, number):
+                (place / "stderr").write_bytes(outcome.stderr)
+                faults += found
             faults += self._faults_of_what_is_there(name, out)
         force = written.forced or _is_there(out, written)
         work = written.work(self._given, out, force=force, alone=alone)
