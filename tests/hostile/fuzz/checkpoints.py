@@ -12,7 +12,7 @@ from hostile.fuzz import rules
 from hostile.fuzz.campaign import Verdict
 from hostile.fuzz.checkpoint_bases import make_checkpoints, make_openai_checkpoint
 from hostile.fuzz.damage import damage_bytes, replace_file
-from hostile.fuzz.forks import Outcome, command, forked, import_as
+from hostile.fuzz.forks import PATIENCE, Outcome, command, forked, import_as
 from hostile.fuzz.json_damage import damage_json
 
 _CLUSTERS = "kmeans_centers.npy"
@@ -82,7 +82,7 @@ class Checkpoints:
         """What is wrong with how it is exported, and with the bundle."""
         bundle = place / "out/bundle"
         arguments = [*_named(checkpoint), "-o", str(bundle), "--progress", "never", "--json"]
-        outcome = forked("export", place, command("igpt_export", arguments, alone=alone))
+        outcome = forked("export", place, command("igpt_export", arguments, alone=alone), seconds=PATIENCE)
         found = rules.faults_of(outcome)
         if outcome.code:
             return found + (["something is left of an export that failed"] if any((place / "out").iterdir()) else [])

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SECONDS = 20.0  # that a command may take
+PATIENCE = 90.0  # that an export may take: ten where it has a processor for itself
 BYTES = 2 << 30  # that it may have in memory
 _LOOK = 0.002  # seconds between two looks whether a process has ended
 _NAMES = {"igpt_runtime": "igpt-run", "igpt_export": "igpt-export"}
@@ -33,10 +34,11 @@ class Outcome:
     memory: int  # bytes, at most
     stdout: bytes = field(repr=False)
     stderr: bytes = field(repr=False)
+    limit: float  # seconds that it might take
 
     @property
     def timed_out(self) -> bool:
-        return self.seconds > SECONDS
+        return self.seconds > self.limit
 
 
 class Running:
@@ -74,7 +76,7 @@ class Running:
         texts = [path.read_bytes() if path.exists() else b"" for path in self._files]
         for path in self._files:
             path.unlink(missing_ok=True)
-        return Outcome(self.what, os.waitstatus_to_exitcode(status), taken, usage.ru_maxrss << 10, *texts[1:])
+        return Outcome(self.what, os.waitstatus_to_exitcode(status), taken, usage.ru_maxrss << 10, *texts[1:], seconds)
 
 
 def forked(

@@ -12,13 +12,12 @@ from pathlib import Path
 from hostile.fuzz import rules
 from hostile.fuzz.campaign import Verdict
 from hostile.fuzz.commands import COMMANDS, Work, Written, make_given, preload
-from hostile.fuzz.forks import Outcome, Running, forked
+from hostile.fuzz.forks import PATIENCE, Outcome, Running, forked
 from hostile.fuzz.results import contents, said
 
 _SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _ALONE_EVERY = 10  # each how many cases start interpreters of their own
 _START = 1.2  # seconds that one takes to begin, with torch
-_PATIENCE = 90.0  # seconds: an export takes ten where it has a processor for itself
 _SLOW = tuple(name for name, written in COMMANDS.items() if written.module == "igpt_export")
 _FAST = tuple(name for name in COMMANDS if name not in _SLOW)
 _CONSOLE = b"igpt_runtime/console.py"
@@ -72,14 +71,16 @@ class Kills:
             moment = rng.uniform(0, written.seconds * 1.1 + (_START if alone else 0))
             force = written.forced or _is_there(out, written)
             outcome = _killed(written.work(self._given, out, force=force, alone=alone), place, number, moment)
-            faults += _faults_of_the_killed(outcome, number)
+            if found := _faults_of_the_killed(outcome, number):
+                (place / "stderr").write_bytes(outcome.stderr)
+                faults += found
             faults += self._faults_of_what_is_there(name, out)
         force = written.forced or _is_there(out, written)
         work = written.work(self._given, out, force=force, alone=alone)
-        again = forked("again", place, work, seconds=_PATIENCE)
+        again = forked("again", place, work, seconds=PATIENCE)
         if again.code:
             faults.append(f"refused: {_last_line(again)}")
-        faults += [fault for fault in rules.faults_of(again) if not fault.startswith("over")]
+        faults += rules.faults_of(again)
         if not again.code:
             faults += self._faults_of_results(name, out)
         kind = f"{name}, {' '.join(number.name for number in signals)}"
@@ -136,11 +137,11 @@ def _killed(work: Work, place: Path, number: signal.Signals, moment: float) -> O
         time.sleep(min(0.001, max(0.0, end - time.monotonic())))
     with contextlib.suppress(ProcessLookupError):
         os.kill(running.process, number)
-    return running.wait(_PATIENCE)
+    return running.wait(PATIENCE)
 
 
 def _faults_of_the_killed(outcome: Outcome, number: signal.Signals) -> list[str]:
-    if outcome.seconds > _PATIENCE:
+    if outcome.timed_out:
         return [f"{number.name} does not end it"]
     # An interrupt while Python itself starts or ends is told by Python.
     if b"Traceback" in outcome.stderr and _CONSOLE in outcome.stderr:

@@ -8,10 +8,9 @@ from pathlib import Path
 from hostile.fuzz import rules
 from hostile.fuzz.campaign import Verdict
 from hostile.fuzz.commands import COMMANDS, Work, Written, make_given, preload
-from hostile.fuzz.forks import Outcome, Running, forked
+from hostile.fuzz.forks import PATIENCE, Outcome, Running, forked
 from hostile.fuzz.results import contents
 
-_PATIENCE = 90.0  # seconds: two exports share the processors with two others
 _ALONE_EVERY = 10
 _OTHERS = {  # options that make another result of a command, of one that writes one file
     "features": ("--layers", "1,2"),
@@ -65,7 +64,7 @@ class Pairs:
         out = place / "out"
         out.mkdir()
         if force and rng.random() < 0.5:
-            forked("before", place, self._work(name, out, other=False, force=False), seconds=_PATIENCE)
+            forked("before", place, self._work(name, out, other=False, force=False), seconds=PATIENCE)
         outcomes = self._both(name, place, force=force, differ=differ, alone=alone, rng=rng)
         faults = _faults(outcomes)
         faults += self._faults_of_results(name, out, differ=differ)
@@ -83,7 +82,7 @@ class Pairs:
             running.append(Running(f"run-{number}", place, work))
             if not number:
                 time.sleep(rng.choice((0.0, 0.0, rng.uniform(0, self._seconds[name]))))
-        return [one.wait(_PATIENCE) for one in running]
+        return [one.wait(PATIENCE) for one in running]
 
     def _faults_of_results(self, name: str, out: Path, *, differ: bool) -> list[str]:
         try:
@@ -103,7 +102,7 @@ class Pairs:
 def _faults(outcomes: list[Outcome]) -> list[str]:
     faults = []
     for outcome in outcomes:
-        faults += [fault for fault in rules.faults_of(outcome) if outcome.seconds > _PATIENCE or "over" not in fault]
+        faults += rules.faults_of(outcome)
     if all(outcome.code for outcome in outcomes):
         said = " | ".join(outcome.stderr.decode("utf-8", "replace").strip()[-150:] for outcome in outcomes)
         faults.append(f"none of them ended well: {said}")

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from hostile.fuzz.forks import BYTES, SECONDS, Outcome
+from hostile.fuzz.forks import BYTES, Outcome
 
 # Lines of stderr besides the one that tells the fault: progress, and what was done or passed over.
 _ASIDE = re.compile(r".* \.\.\.|passed over: .*|skipped: .*|kept \d.*|going on after .*")
@@ -22,7 +22,7 @@ def faults_of(outcome: Outcome) -> list[str]:
     found = []
     stdout, stderr = (text.decode("utf-8", "replace") for text in (outcome.stdout, outcome.stderr))
     if outcome.timed_out:
-        found.append(f"over {SECONDS:.0f} s")
+        found.append(f"over {outcome.limit:.0f} s")
     elif outcome.code < 0:
         found.append(f"ended by {signal.Signals(-outcome.code).name}")
     if outcome.memory > BYTES:
