@@ -67,7 +67,11 @@ class _OneLineErrors(click.Command):
 def _ended_in_order() -> Iterator[None]:
     """Have the signals that end a process raise SystemExit, so that what is unfinished is removed."""
 
+    came = 0
+
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = number
         sys.exit(128 + number)
 
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
@@ -79,6 +83,10 @@ def _ended_in_order() -> Iterator[None]:
         signal.signal(number, stop)
     try:
         yield
+    except Exception:
+        if came:  # libraries make other exceptions of ours
+            sys.exit(128 + came)
+        raise
     finally:
         for number in signals:
             signal.signal(number, signal.SIG_DFL)

@@ -273,6 +273,24 @@ cli.main()
     assert files(tmp_path) == []
 
 
+def test_a_library_that_makes_another_exception_of_a_signal(tiny_bundle: Path, tmp_path: Path) -> None:
+    """As torch does while it traces."""
+    code = """
+import os, signal
+from igpt_runtime import cli, files
+def stop(*_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException as error:
+        raise RuntimeError("while tracing") from error
+files._flush = stop
+cli.main()
+"""
+    command = [sys.executable, "-c", code, "sample", "-n", "1", "-o", "a.png", "--model", str(tiny_bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 128 + signal.SIGTERM and done.stderr == "" and files(tmp_path) == []
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal here")
 def test_nohup_is_obeyed(tiny_bundle: Path, tmp_path: Path) -> None:
     code = """
