@@ -92,7 +92,8 @@ class ModelOptions:
         from igpt_runtime.engine.session import import_onnxruntime, open_session
 
         session = open_session(self.name, device=self.device, threads=self.threads, spin=self.spin, sha256=self.sha256)
-        import_onnxruntime().set_default_logger_severity(4)  # what is not a session's; an error tells it once
+        if session.provider == "CPUExecutionProvider":  # that CUDA does not start is told in the log only
+            import_onnxruntime().set_default_logger_severity(4)  # what is not a session's; an error tells it once
         return session
 
 
