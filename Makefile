@@ -31,8 +31,11 @@ demo: $(VENV)/.demo
 embed: setup
 	$(BIN)/igpt-export --variant demo --output runtime/python/igpt_runtime/demo --force
 
+# On so many cores; what a file's tests share is made once.
+WORKERS ?= 2
+
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from igpt_export.bundle_writer import is_card
-from igpt_runtime.bundle.manifest import CARD_FILE, MANIFEST_FILE, MAX_MANIFEST_BYTES, WEIGHTS_FILE
+from igpt_runtime.bundle.directory import CARD_FILE, MANIFEST_FILE, MAX_MANIFEST_BYTES, WEIGHTS_FILE
 from igpt_runtime.errors import OutputError
 from igpt_runtime.regular import read_regular
 from igpt_runtime.unfinished import remove_leftovers, unfinished

@@ -16,15 +16,8 @@ import torch
 
 from igpt_export.checkpoint.tensors import ShapedTensors
 from igpt_export.checkpoint.weights import DTYPE_NAMES
-from igpt_runtime.bundle.manifest import (
-    CARD_FILE,
-    MANIFEST_FILE,
-    MAX_MANIFEST_BYTES,
-    WEIGHTS_FILE,
-    FileRecord,
-    Manifest,
-    manifest_to_json,
-)
+from igpt_runtime.bundle.directory import CARD_FILE, MANIFEST_FILE, MAX_MANIFEST_BYTES, WEIGHTS_FILE
+from igpt_runtime.bundle.manifest import FileRecord, Manifest, manifest_to_json
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.session import return_freed_memory
 from igpt_runtime.progress import SILENT, Progress

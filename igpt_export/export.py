@@ -33,7 +33,8 @@ from igpt_export.precision.quantize import QuantizedTensors
 from igpt_export.verify.bundle import verify_bundle
 from igpt_export.verify.certificate import certify, check_loss
 from igpt_runtime.bundle import graph_io
-from igpt_runtime.bundle.manifest import WEIGHTS_FILE, GraphRecord, Manifest
+from igpt_runtime.bundle.directory import WEIGHTS_FILE
+from igpt_runtime.bundle.manifest import GraphRecord, Manifest
 from igpt_runtime.engine.session import import_onnxruntime, is_installed
 from igpt_runtime.errors import OptionError
 from igpt_runtime.progress import SILENT, Progress

@@ -12,8 +12,9 @@ from igpt_export.card.usage import draws, usage
 from igpt_export.checkpoint.about import About
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import SamplingDefaults
+from igpt_runtime.bundle.directory import MANIFEST_FILE, WEIGHTS_FILE
 from igpt_runtime.bundle.hub import parse_hub_id
-from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest
+from igpt_runtime.bundle.manifest import Manifest
 
 _COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _SHOWN_LABELS = 20  # before the rest becomes a count

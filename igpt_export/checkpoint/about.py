@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from igpt_runtime.bundle.manifest import CARD_FILE
+from igpt_runtime.bundle.directory import CARD_FILE
 from igpt_runtime.privacy import HUB, turn_off
 
 _LICENSE_FIELDS = ("license", "license_name", "license_link")  # of a card's header, as the Hugging Face Hub reads it

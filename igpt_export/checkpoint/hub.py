@@ -5,8 +5,8 @@ from pathlib import Path
 from igpt_export.checkpoint.generation import GENERATION_FILE
 from igpt_export.checkpoint.problems import refuse
 from igpt_export.checkpoint.weights import BIN_NAMES, SAFETENSORS_NAMES
+from igpt_runtime.bundle.directory import CARD_FILE
 from igpt_runtime.bundle.hub import explain, parse_hub_id
-from igpt_runtime.bundle.manifest import CARD_FILE
 from igpt_runtime.errors import CheckpointError
 from igpt_runtime.privacy import HUB, turn_off
 

@@ -22,6 +22,7 @@ from igpt_export.checkpoint.preprocessor import check_clusters
 from igpt_export.checkpoint.problems import listed, one_line, refuse
 from igpt_export.checkpoint.tensors import LazyTensors, check_finite, empty_model
 from igpt_export.checkpoint.weights import StoredTensor, hash_weights
+from igpt_export.home import untouched_home
 from igpt_export.model.model import Parts
 from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import CheckpointError
@@ -92,7 +93,8 @@ def import_tensorflow() -> Any:
         # torch builds for CUDA load triton when they trace. Both libraries carry LLVM, and triton crashes if
         # TensorFlow's is there first.
         import triton  # noqa: F401
-    import tensorflow
+    with untouched_home():
+        import tensorflow
 
     return tensorflow
 

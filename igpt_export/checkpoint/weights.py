@@ -18,6 +18,8 @@ from torch import Tensor
 
 from igpt_export.checkpoint.pickles import read_state_dict
 from igpt_export.checkpoint.problems import listed, one_line, read_json, refuse
+from igpt_runtime.errors import CheckpointError
+from igpt_runtime.regular import placeholder
 
 # Names of weight files, the preferred first: one file, or an index of shards.
 SAFETENSORS_NAMES = ("model.safetensors", "model.safetensors.index.json")
@@ -32,7 +34,7 @@ FLOAT_DTYPES = ("F16", "BF16", "F32", "F64")
 DTYPE_NAMES = {dtype: name for name, dtype in STORED_DTYPES.items()}
 
 _DOWNLOAD_AGAIN = "download the checkpoint again"
-_LFS_POINTER = b"version https://git-lfs"
+_LONGEST_POINTER = 200  # bytes read of a file to tell a pointer of Git LFS from weights
 
 
 @dataclass(frozen=True)
@@ -176,10 +178,8 @@ def _check_readable(path: Path) -> None:
     """Raise CheckpointError if a file cannot be opened or plainly holds no weights."""
     try:
         with path.open("rb") as file:
-            start = file.read(len(_LFS_POINTER))
+            start = file.read(_LONGEST_POINTER)
     except OSError as error:
         refuse(str(path), [f"cannot be read: {error.strerror}"], "check the file and its permissions")
-    if not start:
-        refuse(str(path), ["the file is empty"], _DOWNLOAD_AGAIN)
-    if start == _LFS_POINTER:
-        refuse(str(path), ["a Git LFS pointer, not the weights"], "run `git lfs pull` in the checkpoint's repository")
+    if stands_for := placeholder(start):
+        raise CheckpointError(f"{path} {stands_for}")

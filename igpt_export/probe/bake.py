@@ -22,7 +22,8 @@ from igpt_export.probe.fit import Probe, check_origin
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import Bundle
 from igpt_runtime.bundle.config import Classifier
-from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
+from igpt_runtime.bundle.directory import WEIGHTS_FILE
+from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.session import import_onnxruntime
 from igpt_runtime.progress import SILENT, Progress
 

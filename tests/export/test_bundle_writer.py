@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from igpt_export.bundle_writer import write_weights
 from igpt_export.checkpoint.tensors import ShapedTensors
-from igpt_runtime.bundle.manifest import WEIGHTS_FILE
+from igpt_runtime.bundle.directory import WEIGHTS_FILE
 from igpt_runtime.progress import Progress
 
 

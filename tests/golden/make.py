@@ -23,7 +23,7 @@ from sklearn.datasets import load_sample_image
 GOLDEN = Path(__file__).parent
 sys.path.insert(0, str(GOLDEN.parent))
 
-from conftest import BUNDLED, add_probe, save_checkpoint  # noqa: E402
+from tiny_checkpoints import BUNDLED, add_probe, save_checkpoint  # noqa: E402
 
 SIDE, P, V = 8, 64, 16
 SOS = V

@@ -20,7 +20,8 @@ from igpt_export.checkpoint.generation import recommendation_from_hf
 from igpt_export.checkpoint.preprocessor import image_format_from_hf
 from igpt_runtime import read_image
 from igpt_runtime.bundle.config import ImageGPTConfig
-from igpt_runtime.bundle.manifest import Manifest, is_file_name, manifest_from_json, manifest_to_json
+from igpt_runtime.bundle.directory import is_file_name
+from igpt_runtime.bundle.manifest import Manifest, manifest_from_json, manifest_to_json
 from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.console import harmless
 from igpt_runtime.errors import BundleError, CheckpointError, ImageError

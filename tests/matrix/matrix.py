@@ -14,7 +14,8 @@ import engines  # noqa: E402
 import replay  # noqa: E402
 
 from igpt_runtime.bundle import graph_io  # noqa: E402
-from igpt_runtime.bundle.manifest import MANIFEST_FILE, PROFILES, Manifest, manifest_from_json  # noqa: E402
+from igpt_runtime.bundle.directory import MANIFEST_FILE  # noqa: E402
+from igpt_runtime.bundle.manifest import PROFILES, Manifest, manifest_from_json  # noqa: E402
 
 PRECISIONS = ("fp32", "int8")  # of weights and of the cache
 FUSED, PORTABLE = PROFILES

@@ -38,7 +38,7 @@ Bundles = dict[str, tuple[Path, Path]]
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     """The checkpoint and the bundle of each kind."""
-    from conftest import save_checkpoint
+    from tiny_checkpoints import save_checkpoint
 
     directory = tmp_path_factory.mktemp("kinds")
     made = {}

@@ -13,8 +13,8 @@ from onnx.reference import ReferenceEvaluator
 
 from igpt_export.model.ops import MICROSOFT
 from igpt_runtime.bundle import graph_io
+from igpt_runtime.bundle.directory import WEIGHTS_FILE
 from igpt_runtime.bundle.graph_io import TensorSpec
-from igpt_runtime.bundle.manifest import WEIGHTS_FILE
 from igpt_runtime.engine.session import open_session
 
 TOLERANCE = 1e-5

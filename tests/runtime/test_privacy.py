@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hostile.fuzz.checkpoint_bases import make_openai_checkpoint
 from PIL import Image
 
 from igpt_runtime.cli import main
@@ -97,6 +99,24 @@ def test_of_igpt_export(tmp_path: Path) -> None:
     command = ["-m", "igpt_export", "--variant", "demo", "--no-embed", "-o", "bundle"]
     check(*watched(tmp_path, sys.executable, *command))
     assert (tmp_path / "work/bundle/manifest.json").is_file()
+
+
+@pytest.mark.slow
+def test_of_an_export_by_tensorflow(tmp_path: Path) -> None:
+    make_openai_checkpoint(tmp_path / "published")
+    command = ["-m", "igpt_export", "--checkpoint", tmp_path / "published/model.ckpt-7"]
+    command += ["--clusters", tmp_path / "published/kmeans_centers.npy", "--no-embed", "-o", "bundle"]
+    # urllib3, which Keras imports, tries whether it could bind to ::1.
+    check(*watched(tmp_path, sys.executable, *command), serves=True)
+    assert (tmp_path / "work/bundle/manifest.json").is_file()
+
+
+@pytest.mark.slow
+def test_of_a_fitted_probe(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", images=rng.integers(0, 256, (8, 8, 8, 3), np.uint8), labels=np.arange(8) % 2)
+    check(*watched(tmp_path, sys.executable, "-m", "igpt_runtime", "probe", "fit", tmp_path / "data.npz", "-o", "fit"))
+    assert (tmp_path / "work/fit/curve.png").is_file()
 
 
 @pytest.mark.skipif(not (JS / "node_modules").is_dir(), reason="needs `make js`")

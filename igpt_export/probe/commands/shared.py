@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from igpt_export.home import untouched_home
 from igpt_runtime.errors import INSTALL, DeviceError
 
 PROBE_FILE = "probe.npz"
@@ -13,7 +14,8 @@ PROBE_FILE = "probe.npz"
 def needing(extra: str) -> Iterator[None]:
     """Raise DeviceError that names the extra to install if an import inside of the block fails."""
     try:
-        yield
+        with untouched_home():
+            yield
     except ImportError as error:
         raise DeviceError(f"this needs more packages ({error}); {INSTALL} '.[{extra}]'") from error
 

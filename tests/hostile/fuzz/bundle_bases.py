@@ -6,7 +6,7 @@ from pathlib import Path
 def make_bundles(directory: Path) -> None:
     """Export bundles of int8 and int4, with and without an embedded part, and one that only classifies."""
     import torch
-    from conftest import BUNDLED, add_probe, save_checkpoint
+    from tiny_checkpoints import BUNDLED, add_probe, save_checkpoint
 
     from igpt_export.checkpoint.checkpoint import load_checkpoint
     from igpt_export.export import ExportOptions, export_bundle

@@ -14,8 +14,8 @@ _SIZES = {"n_layer": 2, "n_embd": 16, "n_head": 2, "n_positions": 16, "vocab_siz
 def make_checkpoints(directory: Path) -> None:
     """Write them, each in a directory called like its sort."""
     import torch
-    from conftest import add_probe, save_checkpoint
     from safetensors.torch import load_file
+    from tiny_checkpoints import add_probe, save_checkpoint
 
     directory.mkdir(parents=True)
     causal = save_checkpoint(directory / "safetensors")

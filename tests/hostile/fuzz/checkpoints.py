@@ -20,8 +20,7 @@ _PREFIX = "model.ckpt-7"
 # Formats whose parts have checksums, so that damage is never taken for something else.
 _CHECKED = {".bin", ".index", ".data-00000-of-00002", ".data-00001-of-00002"}
 
-# Besides the outputs: torch's temporary directory, and what TensorFlow's Keras and matplotlib put into a new home.
-_MAY_CHANGE = ("out", "tmp/torchinductor_", "home/.keras", "home/.cache", "home/.config")
+_MAY_CHANGE = ("out", "tmp/torchinductor_")  # the outputs, and torch's temporary directory
 
 
 class Checkpoints:

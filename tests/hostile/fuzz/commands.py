@@ -44,7 +44,7 @@ def _filled(argument: str, places: dict[str, str]) -> str:
 
 def make_given(directory: Path) -> None:
     """Write pictures, in a directory for each class, and a checkpoint."""
-    from conftest import save_checkpoint
+    from tiny_checkpoints import save_checkpoint
 
     rng = np.random.default_rng(0)
     for number in range(_PICTURES):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file, save
 
-from igpt_runtime.bundle.manifest import WEIGHTS_FILE
+from igpt_runtime.bundle.directory import WEIGHTS_FILE
 from igpt_runtime.engine.generate import DecodeStep, ResolvedOptions
 from igpt_runtime.engine.kv_cache import new_cache
 from igpt_runtime.engine.random import uniforms

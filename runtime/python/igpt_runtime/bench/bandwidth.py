@@ -15,7 +15,8 @@ import numpy.typing as npt
 from igpt_runtime.bench.hardware import default_threads, last_level_cache
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import Bundle
-from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
+from igpt_runtime.bundle.directory import WEIGHTS_FILE
+from igpt_runtime.bundle.manifest import Manifest
 
 _PAST = "past_key_values."
 # A step looks up a row or two of the embeddings, and has no use for the classifier.

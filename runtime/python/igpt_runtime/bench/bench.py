@@ -17,7 +17,7 @@ from igpt_runtime.bench.hardware import Machine, default_threads, machine
 from igpt_runtime.bench.verification import Agreement, redraw
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.bundle import Bundle
-from igpt_runtime.bundle.manifest import WEIGHTS_FILE
+from igpt_runtime.bundle.directory import WEIGHTS_FILE
 from igpt_runtime.engine.generate import GenerationOptions, ResolvedOptions, Tokens, generate
 from igpt_runtime.engine.session import Session, open_session
 from igpt_runtime.errors import OptionError

@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from igpt_runtime.bundle.directory import MANIFEST_FILE, is_file_name, leads_out, read_manifest
 from igpt_runtime.bundle.hub import find_bundle
-from igpt_runtime.bundle.manifest import MANIFEST_FILE, Manifest, is_file_name, leads_out, read_manifest, shortened
+from igpt_runtime.bundle.manifest import Manifest, shortened
 from igpt_runtime.errors import BundleError, OptionError
 from igpt_runtime.regular import placeholder
 

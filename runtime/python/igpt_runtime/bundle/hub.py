@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from igpt_runtime.bundle.manifest import CARD_FILE, MANIFEST_FILE, is_file_name, read_manifest, shortened
+from igpt_runtime.bundle.directory import CARD_FILE, MANIFEST_FILE, is_file_name, read_manifest
+from igpt_runtime.bundle.manifest import shortened
 from igpt_runtime.errors import BundleError, DeviceError
 from igpt_runtime.privacy import HUB, turn_off
 

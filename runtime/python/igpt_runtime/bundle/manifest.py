@@ -1,14 +1,11 @@
 """The manifest: what a bundle's `manifest.json` says, as a dataclass, read with every field checked."""
 
 import dataclasses
-import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,19 +22,12 @@ from igpt_runtime.bundle.config import (
 )
 from igpt_runtime.bundle.graph_io import TensorSpec, graph_specs
 from igpt_runtime.errors import BundleError
-from igpt_runtime.regular import placeholder, read_regular
 
 FORMAT_VERSION = 7
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
-MANIFEST_FILE = "manifest.json"
-_BLOBS = "blobs"  # where the cache of the Hugging Face Hub has the files that the links of its snapshots lead to
-_LEVELS = 3  # that such a directory may be above a bundle: beside snapshots/COMMIT, of the repository, of the cache
-CARD_FILE = "README.md"  # for people, who may change it: not among the files that the manifest describes
-MAX_MANIFEST_BYTES = 16 << 20  # of a manifest
 _LONGEST = 300  # characters of a message
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RELEASE = re.compile(r"\d{1,4}\.\d{1,4}")
-WEIGHTS_FILE = "weights.safetensors"
 # Of one comparison in a certificate, after the number of its pictures: Loss, Shift of igpt_export.verify.certificate.
 _LOSS_FIELDS = ("nats_per_token_fp32", "nats_per_token", "increase", "kl_divergence", "top1_agreement")
 _CLASS_FIELDS = ("kl_divergence", "top1_agreement")
@@ -102,59 +92,6 @@ def manifest_to_json(manifest: Manifest) -> str:
     record["image_format"]["clusters"] = [[float(str(c)) for c in row] for row in manifest.image_format.clusters]
     versions = {"format_version": FORMAT_VERSION, "sampling_version": SAMPLING_VERSION, "sos": manifest.config.sos}
     return json.dumps({**versions, **record}, indent=1, allow_nan=False) + "\n"
-
-
-def is_file_name(name: str) -> bool:
-    """Whether a name is that of a file directly in a directory, and no path."""
-    # A text from JSON may hold half a character, of which no name can be made.
-    return name.isprintable() and name == Path(name).name and name not in ("", ".", "..")
-
-
-def leads_out(directory: Path, path: Path) -> bool:
-    """Whether a path in the directory of a bundle is a link to what was not given along with the bundle.
-
-    Only a link to where the Hub's cache keeps the files of this bundle is none: any other could make foreign files a
-    part of it.
-    """
-    if not path.is_symlink():
-        return False
-    target = Path(os.path.realpath(path))  # unlike Path.resolve, it also has an answer for links in a circle
-    stores = (parent / _BLOBS for parent in list(directory.resolve().parents)[:_LEVELS])
-    return not any(target.is_relative_to(store) and not store.is_symlink() for store in stores)
-
-
-def read_manifest(directory: Path, sha256: str | None = None) -> Manifest:
-    """The manifest in the directory of a bundle.
-
-    sha256: of the file, in hexadecimal; None takes any.
-
-    Raises:
-        BundleError: there is no bundle, its manifest cannot be read, or it is another one.
-    """
-    path = directory / MANIFEST_FILE
-    if not directory.is_dir():
-        raise BundleError(f"no bundle at {directory}; make one with igpt-export")
-    if leads_out(directory, path):
-        raise BundleError(f"{path} is a link out of the bundle; copy or export the bundle again")
-    try:
-        content = read_regular(path, MAX_MANIFEST_BYTES)
-        text = content.decode("utf-8")
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"{directory} is not a bundle: it has no {MANIFEST_FILE}; make one with igpt-export"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BundleError(f"{path} cannot be read ({reason}); copy or export the bundle again") from error
-    if stands_for := placeholder(content):
-        raise BundleError(f"{path} {stands_for}")
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and found != sha256.lower():
-        raise BundleError(
-            f"{path} has the SHA-256 {found}, not {sha256}: it is not the bundle that was asked for; "
-            "get the right one, or ask for this one if you trust it"
-        )
-    return manifest_from_json(text, str(path))
 
 
 def manifest_from_json(text: str, where: str) -> Manifest:

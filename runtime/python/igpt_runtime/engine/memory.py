@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from igpt_runtime.bundle.manifest import WEIGHTS_FILE, Manifest
+from igpt_runtime.bundle.directory import WEIGHTS_FILE
+from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.kv_cache import cache_bytes
 from igpt_runtime.errors import MemoryShortageError
 

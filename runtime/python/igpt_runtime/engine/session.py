@@ -13,8 +13,9 @@ from typing import Any
 import numpy.typing as npt
 
 from igpt_runtime.bundle.bundle import Bundle, open_bundle
+from igpt_runtime.bundle.directory import MANIFEST_FILE, WEIGHTS_FILE
 from igpt_runtime.bundle.graph_io import DECODE, DECODE_SHARED, POSTPROCESS, PREPROCESS
-from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, Manifest
+from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options

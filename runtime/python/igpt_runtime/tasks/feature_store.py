@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
-from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE
+from igpt_runtime.bundle.directory import MANIFEST_FILE, WEIGHTS_FILE
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import OutputError
 from igpt_runtime.files import atomic_write

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from igpt_runtime.bundle.bundle import Bundle
-from igpt_runtime.bundle.manifest import MANIFEST_FILE, WEIGHTS_FILE, leads_out
+from igpt_runtime.bundle.directory import MANIFEST_FILE, WEIGHTS_FILE, leads_out
 from igpt_runtime.errors import BundleError, DeviceError
 from igpt_runtime.regular import IrregularFileError, open_regular
 
