@@ -115,9 +115,9 @@ def evaluate(
             {"true": name, **{f"{i} {label}": count for i, (label, count) in enumerate(zip(labels, row, strict=True))}}
             for name, row in zip(labels, counts.tolist(), strict=True)
         ]  # numbered, since a class may be called like another column
-        atomic_write(output, csv_table(table))
+        atomic_write(output, csv_table(table), force=target.force)
     elif output is not None:
-        with atomic_path(output) as temporary:
+        with atomic_path(output, force=target.force) as temporary:
             plot_confusion(temporary, counts, labels, session.manifest.name)
     summary = f"accuracy {accuracy:.2%} +- {error:.2%} ({right:,} of {len(true):,})"
     lines = [summary, *_confusions(counts.tolist(), labels), *([str(output)] if output else [])]

@@ -38,15 +38,17 @@ _REMEDIES = {
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, force: bool = True) -> Iterator[Path]:
     """Yield an empty temporary file beside `path`, with its suffix; on leaving, it replaces `path`.
+
+    force: overwrite what is there by then, which another run may have written since `check_writable`.
 
     Its directory is created if it is missing. If the body raises, `path` is as it was and the temporary file is gone.
     A symbolic link keeps pointing where it does. A device or pipe, such as /dev/null, cannot be replaced and is yielded
     itself.
 
     Raises:
-        OutputError: the file cannot be written; any `OSError` of the body counts as that.
+        OutputError: the file cannot be written, or exists; any `OSError` of the body counts as that.
     """
     try:
         target = Path(os.path.realpath(path))
@@ -64,19 +66,22 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with unfinished(target) as temporary:
             yield temporary
             _flush(temporary)
-            os.replace(temporary, target)
+            if force:
+                os.replace(temporary, target)
+            else:
+                _name_new(temporary, target)
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "choose another place")
         raise _output_error(path, error.strerror or str(error), remedy) from error
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all.
+def atomic_write(path: str | os.PathLike[str], data: bytes, *, force: bool = True) -> None:
+    """Write `data` to `path`, whole or not at all. force: see `atomic_path`.
 
     Raises:
         OutputError: the file cannot be written; what stood there is untouched.
     """
-    with atomic_path(path) as temporary:
+    with atomic_path(path, force=force) as temporary:
         temporary.write_bytes(data)
 
 
@@ -102,10 +107,15 @@ def table_suffix(path: str | None) -> str:
     return suffix
 
 
-def write_table(path: str, table: Sequence[Mapping[str, object]] | Mapping[str, object]) -> None:
-    """Write lines of a table as .csv, or a record as .json, to `path` or to stdout if it is -. Raises OutputError."""
+def write_table(
+    path: str, table: Sequence[Mapping[str, object]] | Mapping[str, object], *, force: bool = True
+) -> None:  # fmt: skip
+    """Write lines of a table as .csv, or a record as .json, to `path` or to stdout if it is -.
+
+    force: see `atomic_path`. Raises OutputError.
+    """
     text = (json.dumps(table, indent=1) + "\n").encode() if isinstance(table, Mapping) else csv_table(table)
-    write_output(path, text)
+    write_output(path, text, force=force)
 
 
 def check_stdout_open() -> None:
@@ -114,13 +124,13 @@ def check_stdout_open() -> None:
         raise OutputError("standard output is closed; give -o a path, or leave it open")
 
 
-def write_output(path: str, data: bytes) -> None:
-    """Write `data` to `path`, or to stdout if it is -. Raises OutputError."""
+def write_output(path: str, data: bytes, *, force: bool = True) -> None:
+    """Write `data` to `path`, or to stdout if it is -. force: see `atomic_path`. Raises OutputError."""
     if path == "-":
         check_stdout_open()
         sys.stdout.buffer.write(data)
     else:
-        atomic_write(path, data)
+        atomic_write(path, data, force=force)
 
 
 def check_writable(paths: Iterable[str], *, force: bool) -> None:
@@ -149,7 +159,7 @@ def check_writable(paths: Iterable[str], *, force: bool) -> None:
             raise OutputError(f"cannot write {path!r}: it names no file; name a file in a directory")
         # a device or pipe exists too, but writing to it destroys nothing
         if Path(path).is_file() and not force:
-            raise OutputError(f"{path} exists; add --force to overwrite it, or choose another output")
+            raise _exists(path)
         if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
             continue
         if Path(path).is_dir():
@@ -159,6 +169,22 @@ def check_writable(paths: Iterable[str], *, force: bool) -> None:
             raise _output_error(path, f"{directory} is no directory", _REMEDIES[errno.ENOTDIR])
         if not os.access(directory, os.W_OK):
             raise _output_error(path, f"no permission to write in {directory}", _REMEDIES[errno.EACCES])
+
+
+def _name_new(temporary: Path, target: Path) -> None:
+    """Give a file its name if no other has it."""
+    try:
+        os.link(temporary, target)  # unlike a rename, it replaces nothing
+    except FileExistsError as error:
+        raise _exists(target) from error
+    except OSError:  # a disk without hard links
+        if target.exists():
+            raise _exists(target) from None
+        os.replace(temporary, target)
+
+
+def _exists(path: str | os.PathLike[str]) -> OutputError:
+    return OutputError(f"{os.fspath(path)} exists; add --force to overwrite it, or choose another output")
 
 
 def _flush(path: Path) -> None:

@@ -50,7 +50,7 @@ def classify(reading: Reading, target: Target, model: ModelOptions, as_json: boo
     text = "\n".join(f"{row['image']}: {', '.join(map(_shown, _ranked(row)[:3]))}" for row in records)
     if target.path is not None:
         table = class_table(classifier, images, rows) if suffix == ".csv" else record
-        write_table(target.path, table)
+        write_table(target.path, table, force=target.force)
     if target.path != "-":
         print_result(text, record, as_json)
     reading.finish()

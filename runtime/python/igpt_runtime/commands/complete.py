@@ -81,7 +81,7 @@ def complete(
     with counted("completing", each * len(pictures)) as progress:
         for index, picture in pictures.items():
             result = complete(session, picture, sampling, keep=keep, progress=progress)
-            files = write_pictures(session, result, planned[index], target.options.scale)
+            files = write_pictures(session, result, planned[index], target.options)
             tokens = {"tokens": result.tokens.tolist()} if as_json else {}
             records.append({"image": reading.names[index], "files": files, **tokens})
     used = {"kept_rows": given, **settings(session, sampling, each * len(records), time.perf_counter() - start)}

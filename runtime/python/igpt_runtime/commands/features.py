@@ -58,7 +58,7 @@ def features(
         again = output != "-" and "-" not in reading.names
         with filled(store, session, reading.pictures, reading.leave_out, resumable=again):
             names = [reading.names[i] for i in store.indices]
-            write_features(output, store.values(), names, request)
+            write_features(output, store.values(), names, request, force=target.force)
         store.remove()
     record = {
         "output": output, "images": [{"image": name} for name in names], "layers": request["layers"],

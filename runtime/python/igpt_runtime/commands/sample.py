@@ -41,7 +41,7 @@ def sample(sampling: "GenerationOptions", target: DrawingTarget, model: ModelOpt
     with counted("sampling", total) as progress:
         result = sample(session, sampling, progress=progress)
     seconds = time.perf_counter() - start
-    files = write_pictures(session, result, outputs, target.options.scale)
+    files = write_pictures(session, result, outputs, target.options)
     record = {
         "files": files,
         "kept_rows": 0,

@@ -67,7 +67,7 @@ def score(
             read.append(reading.names[scored.index])
             if files:
                 title = "standard input" if read[-1] == "-" else Path(read[-1]).name
-                save_image(map_of(session, scored, title), files[scored.index])
+                save_image(map_of(session, scored, title), files[scored.index], force=target.force)
                 written.append(files[scored.index])
             progress(1)
     rows = records(read, nats)
@@ -75,7 +75,7 @@ def score(
         **summary(nats), "images": rows, "protocol": protocol, "skipped": reading.broken, "maps": written,
     }  # fmt: skip
     if target.path is not None:
-        write_table(target.path, rows if suffix == ".csv" else record)
+        write_table(target.path, rows if suffix == ".csv" else record, force=target.force)
     if target.path != "-":
         print_result(_text(record), record, as_json)
     reading.finish()

@@ -136,14 +136,16 @@ def _columns(n: int) -> int:
     return min(range(square, square + square // 2 + 1), key=lambda columns: (-n % columns, columns))
 
 
-def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
+def save_image(image: Image.Image, path: str | os.PathLike[str], *, force: bool = True) -> None:
     """Write a picture in the format its suffix names (PNG without one), whole or not at all.
+
+    force: overwrite a file.
 
     Raises:
         OptionError: the suffix is unknown.
-        OutputError: the file cannot be written, or the format cannot hold a picture of this size.
+        OutputError: the file cannot be written, exists, or the format cannot hold a picture of this size.
     """
-    atomic_write(path, encode_image(image, picture_suffix(path)))
+    atomic_write(path, encode_image(image, picture_suffix(path)), force=force)
 
 
 def picture_suffix(path: str | os.PathLike[str]) -> str:
@@ -179,15 +181,17 @@ def drawing_gif(
     scale: int = 1,
     ms_per_frame: int = 40,
     last_ms: int = 2000,
+    force: bool = True,
 ) -> None:
     """Write pictures of one size as a GIF that loops for ever and rests on its last frame, whole or not at all.
 
     All frames share one palette, so colours do not flicker: exact up to 256 colours, the nearest of 256 beyond.
     Each frame is enlarged `scale` times only as it is encoded; `ms_per_frame` and `last_ms` are milliseconds.
+    force: overwrite a file.
 
     Raises:
         OptionError: there are no frames, they differ in size, the suffix is not .gif, or a number is out of range.
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or exists.
     """
     images = list(frames)
     if Path(path).suffix.lower() != ".gif":
@@ -198,7 +202,7 @@ def drawing_gif(
         raise OptionError("the frames of an animation differ in size; give all the same")
     if not (20 <= ms_per_frame <= 60000 and 20 <= last_ms <= 60000):  # browsers slow down anything faster
         raise OptionError(f"frames of {ms_per_frame} and {last_ms} ms are out of range; use 20..60000")
-    atomic_write(path, _gif(images, [ms_per_frame] * (len(images) - 1) + [last_ms], scale=scale))
+    atomic_write(path, _gif(images, [ms_per_frame] * (len(images) - 1) + [last_ms], scale=scale), force=force)
 
 
 def _gif(images: Sequence[Image.Image], durations: list[int], *, scale: int) -> bytes:

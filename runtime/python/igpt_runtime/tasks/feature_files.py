@@ -36,13 +36,14 @@ def feature_suffix(path: str) -> str:
 
 
 def write_features(
-    output: str, values: npt.NDArray[np.float32], images: Sequence[str], request: Mapping[str, Any]
-) -> None:
+    output: str, values: npt.NDArray[np.float32], images: Sequence[str], request: Mapping[str, Any], *,
+    force: bool = True,
+) -> None:  # fmt: skip
     """Write features [images, layers, n_embd] to a path, whole or not at all, or to stdout if it is -.
 
     `.npz`: arrays `features`, `layers`, `images`, `labels` (the directory of each), `protocol`, `model`. `.parquet`:
     columns `image`, `label` and, for each layer i, `layer_i`, a list of n_embd float32; model and protocol are metadata
-    of its schema. request: see `igpt_runtime.tasks.feature_store.feature_request`.
+    of its schema. request: see `igpt_runtime.tasks.feature_store.feature_request`. force: overwrite a file.
 
     Raises OutputError.
     """
@@ -50,7 +51,7 @@ def write_features(
         check_stdout_open()
         _write_npz(sys.stdout.buffer, values, images, request)
         return
-    with atomic_path(output) as temporary:
+    with atomic_path(output, force=force) as temporary:
         if feature_suffix(output) == ".parquet":
             _write_parquet(temporary, values, images, request)
         else:

@@ -87,11 +87,9 @@ def name_outputs(sheet: str, n: int, options: PictureOptions) -> Outputs:
     return Outputs(sheet, tuple(str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in numbers), animation)
 
 
-def write_pictures(session: Session, result: Completion, outputs: Outputs, scale: int | None = None) -> list[str]:
-    """Write what `outputs` plans; returns the paths written (none for stdout).
-
-    scale: see `PictureOptions`. Raises OutputError.
-    """
+def write_pictures(session: Session, result: Completion, outputs: Outputs, options: PictureOptions) -> list[str]:
+    """Write what `outputs` plans; returns the paths written (none for stdout). Raises OutputError."""
+    scale, force = options.scale, options.force
     form = session.manifest.image_format
     sheet_scale = scale or auto_scale(max(form.width, form.height))
     given = result.tokens[0, : result.kept_rows * form.width]
@@ -103,13 +101,14 @@ def write_pictures(session: Session, result: Completion, outputs: Outputs, scale
     if outputs.sheet == "-":
         write_output("-", encode_image(sheet(result.images), ".png"))
         return []
-    save_image(sheet(result.images), outputs.sheet)
+    save_image(sheet(result.images), outputs.sheet, force=force)
     for path, picture in zip(outputs.separate, result.images, strict=False):
-        save_image(upscale(picture, scale or 1), path)
+        save_image(upscale(picture, scale or 1), path, force=force)
     if outputs.gif is not None:
         total = result.tokens.shape[1]
         ends = [*range(given.size, total, max(1, form.width // 4)), total]
-        drawing_gif([sheet([_partial(session, row[:end]) for row in result.tokens]) for end in ends], outputs.gif)
+        frames = [sheet([_partial(session, row[:end]) for row in result.tokens]) for end in ends]
+        drawing_gif(frames, outputs.gif, force=force)
     return outputs.paths
 
 
