@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from igpt_export.checkpoint import arrays
 from igpt_export.checkpoint.arrays import DamagedArrayError, read_array, read_arrays
 
 HEADER = b"\x93NUMPY\x01\x00v\x00"
@@ -69,4 +70,16 @@ def test_one_for_the_other(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.npy", b"\x93NUMPY")
     with pytest.raises(DamagedArrayError):
+        read_arrays(path, ("a",))
+
+
+def test_archives_that_unpack_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, a=np.zeros(65 << 20, np.uint8), b=np.arange(3))
+    with pytest.raises(DamagedArrayError, match="bytes that unpack to 68,157"):
+        read_arrays(path, ("a",))
+    assert list(read_arrays(path, ("b",))) == ["b"]
+    np.savez(path, a=np.zeros(3 << 20, np.uint8))
+    monkeypatch.setattr(arrays, "available_memory", lambda: 1 << 20)
+    with pytest.raises(DamagedArrayError, match=r"its arrays have 0.00 GB, and 0.00 GB are available"):
         read_arrays(path, ("a",))
