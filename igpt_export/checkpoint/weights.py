@@ -18,7 +18,6 @@ from torch import Tensor
 
 from igpt_export.checkpoint.pickles import read_state_dict
 from igpt_export.checkpoint.problems import listed, one_line, read_json, refuse
-from igpt_runtime.errors import CheckpointError
 from igpt_runtime.regular import placeholder
 
 # Names of weight files, the preferred first: one file, or an index of shards.
@@ -182,4 +181,5 @@ def _check_readable(path: Path) -> None:
     except OSError as error:
         refuse(str(path), [f"cannot be read: {error.strerror}"], "check the file and its permissions")
     if stands_for := placeholder(start):
-        raise CheckpointError(f"{path} {stands_for}")
+        what, remedy = stands_for.split("; ")
+        refuse(str(path), [what], remedy)

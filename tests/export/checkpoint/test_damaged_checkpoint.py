@@ -105,9 +105,9 @@ def test_damaged_safetensors(write_checkpoint: Write) -> None:
         path.write_bytes(damaged)
         assert "damaged or truncated: " in refusal(directory, path.name)
     path.write_bytes(b"")
-    assert "is empty; get the file again" in refusal(directory, path.name)
+    assert "is empty - get the file again" in refusal(directory, path.name)
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
-    assert "is a pointer of Git LFS, not the file itself; run: git lfs pull" in refusal(directory, path.name)
+    assert "is a pointer of Git LFS, not the file itself - run: git lfs pull" in refusal(directory, path.name)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_damaged_pickle(pickled: Path) -> None:
         path.write_bytes(damaged)
         assert "damaged" in refusal(pickled, path.name)
     path.write_bytes(b"")
-    assert "is empty; get the file again" in refusal(pickled, path.name)
+    assert "is empty - get the file again" in refusal(pickled, path.name)
 
 
 def test_hostile_pickle_is_not_run(pickled: Path, tmp_path: Path) -> None:
