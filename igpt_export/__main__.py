@@ -1,6 +1,12 @@
-"""`python -m igpt_export` is `igpt-export`."""
+"""`igpt-export`, and `python -m igpt_export`."""
 
-from igpt_export.cli import main
+from igpt_runtime.__main__ import run
+
+
+def main() -> None:
+    """Run the command line."""
+    run("igpt_export.cli", "igpt-export")
+
 
 if __name__ == "__main__":
-    main(prog_name="igpt-export")
+    main()

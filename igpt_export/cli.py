@@ -1,6 +1,5 @@
 """The `igpt-export` command: parses, calls the library, prints."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -236,7 +235,3 @@ def _report(manifest: Manifest) -> list[str]:
     if shift["kl_divergence"] is not None:
         lines.append(f"classes below fp32: KL {shift['kl_divergence']:.2g}, agreement {shift['top1_agreement']:.2%}")
     return lines
-
-
-if __name__ == "__main__":
-    sys.exit(main())

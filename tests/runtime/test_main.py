@@ -1,9 +1,13 @@
 """The packages as programs: `python -m` is the command."""
 
+import signal
 import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
+
+from igpt_runtime import cli
 
 
 @pytest.mark.parametrize(("module", "command"), [("igpt_runtime", "igpt-run"), ("igpt_export", "igpt-export")])
@@ -22,3 +26,24 @@ def test_errors_name_the_command() -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Usage: igpt-run [OPTIONS] COMMAND") and "igpt_runtime" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["igpt_runtime", "igpt_export"])
+def test_an_interrupt_before_the_command_is_there(module: str) -> None:
+    program = f"""
+import importlib, os, signal
+from {module}.__main__ import main
+importlib.import_module = lambda name: os.kill(os.getpid(), signal.SIGINT)
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_an_interrupt_before_click_looks_out_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(number: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("igpt_runtime.console.signal.getsignal", interrupt)
+    result = CliRunner().invoke(cli.main, ["info"])
+    assert (result.exit_code, result.stderr) == (1, "Aborted!\n")

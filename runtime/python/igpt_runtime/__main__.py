@@ -1,6 +1,27 @@
-"""`python -m igpt_runtime` is `igpt-run`."""
+"""`igpt-run`, and `python -m igpt_runtime`."""
 
-from igpt_runtime.cli import main
+import importlib
+import signal
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    run("igpt_runtime.cli", "igpt-run")
+
+
+def run(module: str, name: str) -> None:
+    """Import a module and run its `main`, the command called `name`.
+
+    Until that is there, an interrupt has nothing to put in order and ends the process, without a traceback.
+    """
+    python = signal.getsignal(signal.SIGINT)
+    if python is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    command = importlib.import_module(module).main
+    signal.signal(signal.SIGINT, python)
+    sys.exit(command(prog_name=name))
+
 
 if __name__ == "__main__":
-    main(prog_name="igpt-run")
+    main()

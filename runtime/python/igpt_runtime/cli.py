@@ -1,6 +1,5 @@
 """The `igpt-run` command."""
 
-import sys
 import warnings
 from collections.abc import Callable
 
@@ -52,7 +51,3 @@ def main() -> None:
 
 for command in (complete, sample, classify, features, score, info, bench, doctor, web):
     main.add_command(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -30,8 +30,12 @@ class _OneLineErrors(click.Command):
     """Turns the project's errors, and the system's, into one line and exit code 1, and signals into an orderly end."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        with _ended_in_order():
-            return super().main(*arguments, **options)
+        try:
+            with _ended_in_order():
+                return super().main(*arguments, **options)
+        except KeyboardInterrupt:  # before or after click looks out for it
+            click.echo("Aborted!", err=True)
+            sys.exit(1)
 
     def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
         """The context of a command that begins, unless it could not say at its end what came of it.
