@@ -62,6 +62,7 @@ class How:
     embed: bool | None
     portable: bool
     calibration: Path | None
+    examples: Path | None
     max_loss_increase: float | None
     link: bool
     force: bool
@@ -76,6 +77,7 @@ class How:
             profile="portable" if self.portable else "fused",
             embed=variant == "demo" if self.embed is None else self.embed,
             calibration=self.calibration,
+            examples=DEMO_CHECKPOINT / "examples" if variant == "demo" and self.examples is None else self.examples,
             max_loss_increase=self.max_loss_increase,
             link=self.link,
             force=self.force,
@@ -136,7 +138,14 @@ class How:
         "--calibration",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Pictures that set the scales, and others that measure the loss.  [default: handwritten digits]",
+        help="Pictures like those of the training: some set the scales, others measure the loss, and what such "
+        "pictures cost.  [default: calibration.png beside the checkpoint, else handwritten digits]",
+    ),
+    click.option(
+        "--examples",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Pictures that the bundle brings along to be tried with.",
     ),
     click.option(
         "--max-loss-increase",

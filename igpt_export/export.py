@@ -21,6 +21,7 @@ from igpt_export.card.card import model_card
 from igpt_export.card.onnxruntime_minimum import minimum
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.checkpoint.tensors import ShapedTensors
+from igpt_export.examples import write_examples
 from igpt_export.graphs.bundle_graphs import trace_graphs
 from igpt_export.graphs.metadata import graph_metadata
 from igpt_export.graphs.trace import OPSET
@@ -28,10 +29,12 @@ from igpt_export.model.model import Parts
 from igpt_export.model.portable import inlined
 from igpt_export.precision.calibration import Observation, Outputs, Pictures, load_pictures, observe
 from igpt_export.precision.overflow import check_activations
+from igpt_export.precision.picture_source import picture_source
 from igpt_export.precision.precision import Precision, check_shape
 from igpt_export.precision.quantize import QuantizedTensors
 from igpt_export.verify.bundle import verify_bundle
 from igpt_export.verify.certificate import certify, check_loss
+from igpt_export.verify.likelihood import measure_likelihood
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.directory import WEIGHTS_FILE
 from igpt_runtime.bundle.manifest import GraphRecord, Manifest
@@ -50,7 +53,9 @@ class ExportOptions:
     precision: Precision = Precision()
     profile: str = "fused"  # "portable" writes graphs of standard operators only
     embed: bool = False  # also write the graphs that take a picture and need no host code
-    calibration: Path | None = None  # directory of pictures that set scales and judge the loss; None: embedded digits
+    # Directory of pictures that set scales and judge the loss; None: those beside the checkpoint, or embedded digits.
+    calibration: Path | None = None
+    examples: Path | None = None  # directory of pictures that the bundle brings along to be tried with
     max_loss_increase: float | None = None  # nats per token that a precision may cost; None: MAX_LOSS_INCREASE
     link: bool = False  # have the checkpoint's own file as the bundle's weights, in fp32
     force: bool = False  # replace an existing bundle
@@ -78,17 +83,23 @@ def export_bundle(
         what = checkpoint.name if precision.is_exact else f"precision {precision}"
         raise OptionError(f"--link needs fp32 and one float32 model.safetensors, {what} is not that; leave it out")
     limit = _loss_limit(checkpoint, options)
-    pictures = None if precision.is_exact else load_pictures(checkpoint, options.calibration)
+    source = picture_source(checkpoint, options.calibration)
+    pictures = None if precision.is_exact else load_pictures(checkpoint, source)
     with bundle_directory(output, force=options.force) as directory:
+        examples = None
+        if options.examples is not None:
+            examples = write_examples(options.examples, checkpoint.image_format, directory)
         seen = None if pictures is None else _observe(checkpoint, pictures, precision, progress)
         tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, seen and seen[0])
         manifest = write_bundle(directory, checkpoint, tensors, options, progress)
+        likelihood = measure_likelihood(directory, checkpoint, source, progress)
+        manifest = replace(manifest, examples=examples, likelihood=likelihood)
         if pictures is not None and seen is not None:
             progress.stage("measuring the loss")
             certificate = certify(directory, pictures, *seen, progress)
             check_loss(certificate, limit)
             manifest = replace(manifest, certificate=certificate.record())
-            write_manifest(manifest, directory)
+        write_manifest(manifest, directory)
         write_card(model_card(manifest, checkpoint.about), directory)
     return manifest
 
@@ -144,12 +155,12 @@ def _observe(
 def _loss_limit(checkpoint: Checkpoint, options: ExportOptions) -> float:
     """The loss to allow. Raises OptionError for options that would be ignored, or are no number."""
     asked = options.max_loss_increase
-    if options.precision.is_exact and (options.calibration is not None or asked is not None):
-        raise OptionError(
-            "fp32 needs no calibration and loses nothing; give --precision int8, int4 or fp16, or --kv-cache int8"
-        )
+    if options.precision.is_exact and asked is not None:
+        raise OptionError("fp32 loses nothing; give --precision int8, int4 or fp16, or --kv-cache int8")
     classifier = checkpoint.classifier
     predicts_classes = classifier is not None and classifier.function_to_apply != "none"
+    if options.precision.is_exact and options.calibration is not None and "lm_head.weight" not in checkpoint.tensors:
+        raise OptionError(f"{checkpoint.name} predicts no tokens, so fp32 needs no pictures; leave --calibration out")
     if asked is not None and "lm_head.weight" not in checkpoint.tensors and not predicts_classes:
         raise OptionError(
             f"{checkpoint.name} predicts neither tokens nor classes, so its loss is not known; "

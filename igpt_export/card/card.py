@@ -10,6 +10,7 @@ from typing import Any
 from igpt_export.card.markup import header, paragraph, plain, table
 from igpt_export.card.usage import draws, usage
 from igpt_export.checkpoint.about import About
+from igpt_export.examples import EXAMPLES_FILE
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import SamplingDefaults
 from igpt_runtime.bundle.directory import MANIFEST_FILE, WEIGHTS_FILE
@@ -30,6 +31,7 @@ _FILES = {
     f"{graph_io.CLASSIFY}.onnx": "from a picture to the probability of each class, in one call",
     f"{graph_io.FEATURES}.onnx": "from a picture to its features of every layer, in one call",
     f"{graph_io.SCORE}.onnx": "from a picture to the surprise of each of its pixels, in one call",
+    EXAMPLES_FILE: "pictures to try the model with, in rows of eight",
 }
 _PRECISIONS = {
     "fp32": "32-bit floats",

@@ -26,6 +26,7 @@ from igpt_runtime.bundle.config import Classifier, ImageFormat, ImageGPTConfig, 
 from igpt_runtime.engine.background import Task
 from igpt_runtime.errors import OptionError
 
+SHEET = "calibration.png"  # pictures beside a checkpoint: see `igpt_export.precision.picture_source.Sheet`
 _CHECK_NAME = "check the name, or give a Hub id as owner/name"
 
 
@@ -43,6 +44,7 @@ class Checkpoint:
     file: "WeightsFile | None" = None  # if all tensors are in one, as they are here
     sampling: SamplingDefaults = SamplingDefaults()  # that its author recommends
     about: About = field(default_factory=About)
+    pictures: Path | None = None  # a sheet of pictures like those it was trained on, if it brings one along
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def _read_directory(directory: Path, *, name: str, source: str) -> Checkpoint:
         file=_weights_file(directory, tensors),
         sampling=recommended.sampling,
         about=About(read_license(directory), recommended.left_out),
+        pictures=sheet if (sheet := directory / SHEET).is_file() else None,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from igpt_export.checkpoint.problems import one_line, read_json, refuse
 from igpt_runtime.bundle.config import SamplingDefaults
-from igpt_runtime.bundle.manifest import MAX_TOP_K
+from igpt_runtime.bundle.fields import MAX_TOP_K
 
 GENERATION_FILE = "generation_config.json"
 _GREATEST = 1e300  # of a number that is still one as a float

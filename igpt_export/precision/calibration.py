@@ -1,31 +1,23 @@
 """Shows pictures to the float model and notes what it computes, for the scales of quantised layers and caches."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.model.blockwise import states_by_block, unloaded_model
 from igpt_export.model.model import Attention, Conv1D, ImageGPT, RMSNorm, States, pooled
-from igpt_runtime.errors import ImageError, OptionError
-from igpt_runtime.pictures.folder import find_pictures
-from igpt_runtime.pictures.palette import image_to_tokens
-from igpt_runtime.pictures.reading import read_image
+from igpt_export.precision.picture_source import PictureSource, as_tokens
 from igpt_runtime.progress import SILENT, Progress
 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 
-# 8 x 8 pictures of 16 x 16: the upper half training digits of the demo model, the lower half digits it has not seen.
-_DIGITS = Path(__file__).with_name("calibration.png")
-_SIDE = 16
 _TOKENS = 8192  # of calibration pictures, about: more change the scales of a layer very little
 HELD_OUT_TOKENS = 4096  # of those held out, about; and of calibration pictures, how many are measured as well
 _WORK = 5e12  # tokens times weights of one kind of pictures: minutes on a few cores, whatever the size of the model
@@ -77,63 +69,14 @@ class Outputs:
         )
 
 
-def load_pictures(checkpoint: Checkpoint, directory: Path | None) -> Pictures:
-    """The user's pictures in `directory`, or the embedded digits, in the checkpoint's size and colours.
-
-    Every second picture of a directory, in the order of names, is held out.
-
-    Raises:
-        OptionError: there is no such directory, or it holds fewer than two pictures.
-        ImageError: a picture cannot be read.
-    """
-    form = checkpoint.image_format
-    config = checkpoint.config
+def load_pictures(checkpoint: Checkpoint, source: PictureSource) -> Pictures:
+    """Pictures of a source, as many as the size of the model allows, in its size and colours. Raises ImageError."""
+    config, form = checkpoint.config, checkpoint.image_format
     weights = config.n_layer * config.n_embd * (4 * config.n_embd + 2 * config.inner_dim)
     counts = [max(1, int(min(n, _WORK / weights)) // config.n_positions) for n in (_TOKENS, HELD_OUT_TOKENS)]
-    calibration, held_out = (
-        np.stack([image_to_tokens(i, form.clusters, form.height, form.width, resample=form.resample) for i in images])
-        for images in (_digits(*counts) if directory is None else _pictures_in(directory, *counts))
-    )
-    kind = "handwritten digits" if directory is None else f"pictures of {directory.resolve().name}"
-    return Pictures(calibration, held_out, f"{len(calibration) + len(held_out)} {kind}")
-
-
-def _digits(calibration: int, held_out: int) -> tuple[Iterable[Image.Image], Iterable[Image.Image]]:
-    """Up to so many of either kind."""
-    sheet = read_image(_DIGITS)
-    corners = [(x, y) for y in range(0, sheet.height, _SIDE) for x in range(0, sheet.width, _SIDE)]
-    digits = [sheet.crop((x, y, x + _SIDE, y + _SIDE)) for x, y in corners]
-    half = len(digits) // 2
-    return digits[:half][:calibration], digits[half:][:held_out]
-
-
-def _pictures_in(
-    directory: Path, calibration: int, held_out: int
-) -> tuple[Iterable[Image.Image], Iterable[Image.Image]]:
-    """Up to so many of either kind, each read when it is needed."""
-    remedy = "give --calibration a directory of at least 2 pictures, one for calibration and one held out"
-    if not directory.is_dir():
-        raise OptionError(f"{directory} is no directory; {remedy}")
-    try:
-        paths = find_pictures([str(directory)]).names
-    except ImageError as error:
-        raise OptionError(f"--calibration: {error}; {remedy}") from error
-    if len(paths) < 2:
-        raise OptionError(f"{directory} holds one picture; {remedy}")
-    return _read(_evenly(paths[::2], calibration)), _read(_evenly(paths[1::2], held_out))
-
-
-def _read(paths: Sequence[str]) -> Iterator[Image.Image]:
-    for path in paths:
-        try:
-            yield read_image(path)
-        except ImageError as error:
-            raise ImageError(f"--calibration: {error}") from error
-
-
-def _evenly(paths: Sequence[str], most: int) -> list[str]:
-    """Up to `most`, evenly over the names: directories are often sorted by what the pictures show."""
-    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), most)).round().astype(int)]
+    calibration = as_tokens(source.calibration(counts[0]), form)
+    held_out = as_tokens(source.held_out(counts[1]), form)
+    return Pictures(calibration, held_out, f"{len(calibration) + len(held_out)} {source.kind}")
 
 
 def shifted(tokens: Tokens, sos: int) -> Tokens:

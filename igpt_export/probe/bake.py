@@ -1,6 +1,7 @@
 """Makes a probe the classifier of a bundle."""
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -63,9 +64,12 @@ def bake_probe(
     )
     with bundle_directory(output, force=force) as directory:
         options = ExportOptions(precision, manifest.profile, embed=graph_io.FEATURES in manifest.graphs)
+        if manifest.examples is not None:
+            shutil.copyfile(bundle.check_file(manifest.examples.file), directory / manifest.examples.file)
         made = write_bundle(directory, checkpoint, tensors, options, progress)
         # What the precision costs was measured without these classes.
-        made = replace(made, certificate=_without_classes(manifest.certificate))
+        certificate = _without_classes(manifest.certificate)
+        made = replace(made, certificate=certificate, likelihood=manifest.likelihood, examples=manifest.examples)
         write_manifest(made, directory)
         write_card(model_card(made, checkpoint.about), directory)
     return made

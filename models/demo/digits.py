@@ -61,13 +61,16 @@ def load_split() -> tuple[Part, Part, Part]:
     return first, second, third
 
 
-def _warp(n: int, augmentation: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random sampling grids [n, size, size, 2] in the scan's [-1, 1] coordinates; stroke thresholds [n, 1, 1, 1]."""
+def _warp(n: int, side: int, augmentation: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random sampling grids [n, size, size, 2], larger than the picture, in the scan's [-1, 1] coordinates.
+
+    Also stroke thresholds [n, 1, 1, 1].
+    """
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator) * 2 - 1
 
-    size = SIDE * _SUPERSAMPLING
+    size = side * _SUPERSAMPLING
     angle, shear = uniform(n) * augmentation.rotation, uniform(n) * augmentation.shear
     zoom = _ZOOM * (1 + uniform(n, 2) * augmentation.scale)
     shift = uniform(n, 2) * augmentation.translation
@@ -80,13 +83,13 @@ def _warp(n: int, augmentation: Augmentation, generator: torch.Generator) -> tup
     return grid + elastic.permute(0, 2, 3, 1), threshold
 
 
-def render(scans: Floats, augmentation: Augmentation | None = None, seed: int = 0) -> Bytes:
-    """Render scans [n, 8, 8] as ink coverage, uint8 [n, 16, 16]; without augmentation upright and centred."""
+def render(scans: Floats, augmentation: Augmentation | None = None, seed: int = 0, side: int = SIDE) -> Bytes:
+    """Render scans [n, 8, 8] as ink coverage, uint8 [n, side, side]; without augmentation upright and centred."""
     generator = torch.Generator().manual_seed(seed)
     amount = augmentation or Augmentation(0, 0, 0, 0, 0, 0)
     rendered = []
     for chunk in torch.from_numpy(scans)[:, None].split(_CHUNK):
-        grid, threshold = _warp(len(chunk), amount, generator)
+        grid, threshold = _warp(len(chunk), side, amount, generator)
         value = functional.grid_sample(chunk, grid, mode="bicubic", align_corners=False)
         stroke = ((value - threshold) / _SOFTNESS + 0.5).clamp(0, 1)
         coverage = functional.avg_pool2d(stroke, _SUPERSAMPLING)[:, 0]

@@ -142,7 +142,22 @@ export interface Manifest {
   readonly files: { readonly [name: string]: { readonly size: number; readonly sha256: string } };
   /** How to draw where a request does not say it; older bundles have none. See `Model.sampling`. */
   readonly sampling?: { readonly temperature: number; readonly top_k: number; readonly top_p: number } | null;
+  /** What pictures like those of the training cost, by the number of rows: quantiles of 5 %, 50 % and 95 %. */
+  readonly likelihood?: { readonly pictures: string; readonly by_rows: readonly (readonly number[])[] } | null;
+  /** Pictures to try the model with: one file of the bundle, in rows of eight. */
+  readonly examples?: { readonly file: string; readonly names: readonly string[] } | null;
   readonly [field: string]: unknown;
+}
+
+/** A picture beside those that a model was trained on; null where the bundle does not know what these cost. */
+export interface Likeness {
+  natsPerToken: number;
+  /** Nats per token that 5 % and 95 % of the model's own kind of pictures cost at most. */
+  usual: [number, number];
+  /** Whether it costs far more than these. */
+  unlike: boolean;
+  /** A line that says so, else null. */
+  notice: string | null;
 }
 
 /**
@@ -181,7 +196,9 @@ export interface Model {
   /** Mean-pooled hidden states, [n_layer + 1, n_embd] in `data`, row by row. */
   features(image: ImageSource): Promise<{ data: Float32Array; dims: [number, number] }>;
   /** Minus the log-likelihood of each token, [height x width] in nats, and their mean. */
-  score(image: ImageSource): Promise<{ natsPerToken: number; nats: Float32Array }>;
+  score(image: ImageSource): Promise<{ natsPerToken: number; nats: Float32Array; likeness: Likeness | null }>;
+  /** How a picture's nats, or those of its upper rows, compare with the pictures that the model was trained on. */
+  likeness(nats: Float32Array): Likeness | null;
   /** Tokens of a picture of any size, [height x width] of the model's. */
   tokens(image: ImageSource): Promise<Int32Array>;
   /** Pictures of tokens, each [height x width]. */

@@ -54,6 +54,8 @@ export function parseManifest(text, where) {
   checkSampling(record, check);
   checkMinimum(record, check);
   checkFiles(record, check);
+  checkLikelihood(record, check);
+  checkExamples(record, check);
   checkGraphs(record, check);
   return frozen(record);
 }
@@ -125,6 +127,25 @@ function checkSampling({ sampling }, check) {
 function checkMinimum({ onnxruntime_minimum: minimum }, check) {
   const known = minimum === null || (typeof minimum === 'string' && RELEASE.test(minimum));
   check(known, 'onnxruntime_minimum', `is ${shown(minimum)}, not a release like 1.25`);
+}
+
+function checkLikelihood({ likelihood, image_format: form }, check) {
+  if (likelihood === null || likelihood === undefined) return;
+  check(isObject(likelihood) && typeof likelihood.pictures === 'string', 'likelihood.pictures', 'is not text');
+  const { by_rows: rows } = likelihood;
+  const rising = ([low, median, high]) => 0 <= low && low <= median && median <= high;
+  const known = Array.isArray(rows) && rows.length === form.height;
+  const whole = known && rows.every((row) => Array.isArray(row) && row.length === 3 && row.every(Number.isFinite));
+  check(whole && rows.every(rising), 'likelihood.by_rows', `has not three rising numbers for each of ${form.height} rows`);
+}
+
+function checkExamples({ examples, files }, check) {
+  if (examples === null || examples === undefined) return;
+  check(isObject(examples), 'examples', 'is not an object');
+  const { file, names } = examples;
+  check(Object.hasOwn(files, file), 'examples.file', `is ${shown(file)}, which is not among files`);
+  const texts = Array.isArray(names) && names.length > 0 && names.every((name) => typeof name === 'string');
+  check(texts, 'examples.names', 'is not a list of names');
 }
 
 /** Whether a classifier gives values instead of probabilities. */

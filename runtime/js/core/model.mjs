@@ -4,6 +4,7 @@ import { Bundle, value } from './bundle.mjs';
 import { BundleError, OptionError } from './errors.mjs';
 import { Run } from './generate.mjs';
 import { isRegression } from './manifest.mjs';
+import { likeness } from './likeness.mjs';
 import { checkedTokens, clusterColours, paint, rgbOf } from './image.mjs';
 import { recommendedSampling, rowsToKeep, samplingOptions, shown } from './options.mjs';
 
@@ -112,7 +113,7 @@ export class Model {
     const pixels = rgbOf(image);
     if (this.#bundle.has('score')) {
       const outputs = await this.#ofImage('score', pixels, ['nats', 'nats_per_token']);
-      return { natsPerToken: outputs.nats_per_token.data[0], nats: Float32Array.from(outputs.nats.data) };
+      return this.#scored(Float32Array.from(outputs.nats.data), outputs.nats_per_token.data[0]);
     }
     this.#requireDecoder();
     const tokens = await this.#preprocessed(pixels);
@@ -121,7 +122,15 @@ export class Model {
     const nats = Float32Array.from(tokens, (token, i) =>
       crossEntropy(logits.data.subarray(i * classes, (i + 1) * classes), token),
     );
-    return { natsPerToken: nats.reduce((sum, part) => sum + part) / nats.length, nats };
+    return this.#scored(nats, nats.reduce((sum, part) => sum + part) / nats.length);
+  }
+
+  #scored(nats, natsPerToken) {
+    return { natsPerToken, nats, likeness: this.likeness(nats) };
+  }
+
+  likeness(nats) {
+    return likeness(this.manifest, nats);
   }
 
   async tokens(image) {

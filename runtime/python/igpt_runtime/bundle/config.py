@@ -121,3 +121,29 @@ class Classifier:
     protocol: str  # protocol of these features: "hf" or "paper"
     # softmax: one label is right; sigmoid: each label is right or not by itself; none: the outputs are values
     function_to_apply: str = "softmax"
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """What pictures of the kind that a model was trained on cost it: pictures of other kinds cost more."""
+
+    pictures: str  # what was measured, like "96 held-out pictures of emoji"
+    # Nats per token of the first 1, 2, ... rows: what 5 %, 50 % and 95 % of the pictures cost at most.
+    by_rows: tuple[tuple[float, float, float], ...]
+
+    def limit(self, rows: int) -> float:
+        """Nats per token of the first rows, above which a picture is unlike them.
+
+        It is as far above the 95 % quantile as that is above the median: beyond 3.3 standard deviations, were costs
+        normally distributed, and beyond what few measured pictures can tell otherwise.
+        """
+        _, median, high = self.by_rows[rows - 1]
+        return high + (high - median)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures to try a model with: one file of them, in rows of eight, each of the model's size."""
+
+    file: str  # a PNG file of the bundle
+    names: tuple[str, ...]  # from left to right and down

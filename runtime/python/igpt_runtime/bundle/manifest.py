@@ -4,20 +4,20 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from igpt_runtime.bundle import graph_io
+from igpt_runtime.bundle import fields, graph_io
 from igpt_runtime.bundle.config import (
-    FUNCTIONS,
     LARGEST_COLOUR,
-    PROTOCOLS,
     Classifier,
+    Examples,
     ImageFormat,
     ImageGPTConfig,
+    Likelihood,
     SamplingDefaults,
 )
 from igpt_runtime.bundle.graph_io import TensorSpec, graph_specs
@@ -27,13 +27,8 @@ FORMAT_VERSION = 7
 SAMPLING_VERSION = 1  # of the rules in runtime/SPEC.md: random numbers, order of the filters, ties
 _LONGEST = 300  # characters of a message
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_RELEASE = re.compile(r"\d{1,4}\.\d{1,4}")
-# Of one comparison in a certificate, after the number of its pictures: Loss, Shift of igpt_export.verify.certificate.
-_LOSS_FIELDS = ("nats_per_token_fp32", "nats_per_token", "increase", "kl_divergence", "top1_agreement")
-_CLASS_FIELDS = ("kl_divergence", "top1_agreement")
 PROFILES = ("fused", "portable")
 PRECISIONS = ("fp32", "int8", "int4", "fp16")
-MAX_TOP_K = 2**53 - 1  # of the recommended sampling: what every language reads from JSON as it is
 CACHE_DTYPES = {"fp32": "float32", "int8": "int8", "fp16": "float16"}
 
 
@@ -78,6 +73,8 @@ class Manifest:
     sampling: SamplingDefaults = SamplingDefaults()  # recommended sampling
     # The oldest release of ONNX Runtime that computes the graphs right, like "1.25"; None if it was not measured.
     onnxruntime_minimum: str | None = None
+    likelihood: Likelihood | None = None  # of pictures like those it was trained on; None if none were at hand
+    examples: Examples | None = None  # pictures to try it with
 
     @property
     def cache_dtype(self) -> str:
@@ -129,12 +126,6 @@ def _finite(text: str) -> float:
     return value
 
 
-def _number(value: Any) -> float:
-    if type(value) not in (int, float):
-        raise TypeError(f"{value!r} is not a number")
-    return float(value)
-
-
 def shortened(error: object) -> str:
     """A message, of which a part may be what stands in the file."""
     text = str(error)
@@ -142,7 +133,7 @@ def shortened(error: object) -> str:
 
 
 def _manifest(record: dict[str, Any]) -> Manifest:
-    config = _config(record["config"])
+    config = fields.config_of(record["config"])
     # Names of as many outputs are made of it.
     if config.n_layer >= len(record["graphs"][graph_io.PREFILL]["outputs"]):
         raise ValueError(f"config.n_layer is {config.n_layer}, more than graphs.{graph_io.PREFILL} has outputs for")
@@ -155,7 +146,7 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         raise ValueError(f"image_format.clusters has shape {clusters.shape}, expected ({config.n_clusters}, 3)")
     if image["height"] < 1 or image["height"] * image["width"] != config.n_positions:
         raise ValueError(f"image_format {image['height']}x{image['width']} is not config.n_positions")
-    classifier = None if record["classifier"] is None else _classifier(record["classifier"], config)
+    classifier = None if record["classifier"] is None else fields.classifier_of(record["classifier"], config)
     graphs = {name: _graph(graph) for name, graph in record["graphs"].items()}
     kv_cache = record["kv_cache"]
     if kv_cache not in CACHE_DTYPES:
@@ -181,12 +172,14 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         classifier=classifier,
         graphs=graphs,
         files={name: _file(name, file) for name, file in record["files"].items()},
-        source={key: _text(record["source"][key]) for key in ("checkpoint", "sha256")},
-        tools={str(name): str(_text(version)) for name, version in record["tools"].items()},
-        verification={key: _number(value) for key, value in record["verification"].items()},
-        certificate=_certificate(record["certificate"]),
-        sampling=_sampling(record.get("sampling")),
-        onnxruntime_minimum=_release(record["onnxruntime_minimum"]),
+        source={key: fields.text_of(record["source"][key]) for key in ("checkpoint", "sha256")},
+        tools={str(name): str(fields.text_of(version)) for name, version in record["tools"].items()},
+        verification={key: fields.number(value) for key, value in record["verification"].items()},
+        certificate=fields.certificate_of(record["certificate"]),
+        sampling=fields.sampling_of(record.get("sampling")),
+        onnxruntime_minimum=fields.release(record["onnxruntime_minimum"]),
+        likelihood=fields.likelihood_of(record.get("likelihood"), form.height),
+        examples=fields.examples_of(record.get("examples"), record["files"]),
     )
 
 
@@ -197,70 +190,6 @@ def _file(name: str, record: Any) -> FileRecord:
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
         raise TypeError(f"files.{name}.sha256 is not a SHA-256")
     return FileRecord(size, sha256)
-
-
-def _release(value: Any) -> str | None:
-    text = _text(value)
-    if text is not None and not _RELEASE.fullmatch(text):
-        raise ValueError(f"onnxruntime_minimum is {text!r}, not a release like 1.25")
-    return text
-
-
-def _classifier(record: Any, config: ImageGPTConfig) -> Classifier:
-    classifier = Classifier(
-        tuple(map(str, record["labels"])), tuple(record["layers"]), record["protocol"], record["function_to_apply"]
-    )
-    if classifier.function_to_apply not in FUNCTIONS:
-        function = classifier.function_to_apply
-        raise ValueError(f"classifier.function_to_apply is {function!r}, not one of {', '.join(FUNCTIONS)}")
-    if not classifier.layers or not all(type(i) is int and 0 <= i <= config.n_layer for i in classifier.layers):
-        raise ValueError(f"classifier.layers {record['layers']} are not 0 .. {config.n_layer}")
-    if classifier.protocol not in PROTOCOLS:
-        raise ValueError(f"classifier.protocol is {classifier.protocol!r}, not one of {', '.join(PROTOCOLS)}")
-    return classifier
-
-
-def _sampling(record: Any) -> SamplingDefaults:
-    """The recommended sampling; the plain distribution if there is none, as in older bundles."""
-    if record is None:
-        return SamplingDefaults()
-    temperature, top_k, top_p = record["temperature"], record["top_k"], record["top_p"]
-    if type(temperature) not in (int, float) or type(top_p) not in (int, float):
-        raise TypeError(f"sampling has temperature {temperature!r} and top_p {top_p!r}, which are not two numbers")
-    if type(top_k) is not int or top_k > MAX_TOP_K:
-        raise TypeError(f"sampling.top_k is {top_k!r}, not a whole number up to {MAX_TOP_K}")
-    sampling = SamplingDefaults(float(temperature), top_k, float(top_p))
-    if problem := sampling.problem():
-        raise ValueError(f"sampling: {problem}")
-    return sampling
-
-
-def _certificate(record: Any) -> Mapping[str, Any] | None:
-    """The precision certificate, with every figure a runtime shows. Raises as a malformed field does."""
-    if record is None:
-        return None
-    losses = {
-        graph: None if record[graph] is None else _by_part(record[graph], _loss) for graph in ("prefill", "decode")
-    }
-    return {
-        "pictures": str(record["pictures"]),
-        **losses,
-        "features": _by_part(record["features"], _shift),
-        "largest_activation": [_number(value) for value in record["largest_activation"]],
-    }
-
-
-def _by_part(record: Any, figures: Callable[[Any], dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {part: figures(record[part]) for part in ("calibration", "held_out")}
-
-
-def _loss(record: Any) -> dict[str, Any]:
-    return {"pictures": int(record["pictures"]), **{name: _number(record[name]) for name in _LOSS_FIELDS}}
-
-
-def _shift(record: Any) -> dict[str, Any]:
-    classes = {name: None if record[name] is None else _number(record[name]) for name in _CLASS_FIELDS}
-    return {"pictures": int(record["pictures"]), "features_error": _number(record["features_error"]), **classes}
 
 
 def _check_graphs(
@@ -275,26 +204,9 @@ def _check_graphs(
             raise ValueError(f"graphs.{name} is not the graph of this config and classifier")
 
 
-def _config(record: dict[str, Any]) -> ImageGPTConfig:
-    for field in dataclasses.fields(ImageGPTConfig):
-        value = record[field.name]
-        allowed: Any = int | float if field.type is float else field.type
-        if not isinstance(value, allowed) or (isinstance(value, bool) and field.type is not bool):
-            raise TypeError(f"config.{field.name} is {value!r}")
-        if isinstance(value, int | float) and field.type is not bool and not value > 0:
-            raise ValueError(f"config.{field.name} is {value}")
-    return ImageGPTConfig(**record)
-
-
 def _graph(record: dict[str, Any]) -> GraphRecord:
     inputs, outputs = (
         tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in record[key])
         for key in ("inputs", "outputs")
     )
     return GraphRecord(str(record["file"]), inputs, outputs)
-
-
-def _text(value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
-    return value

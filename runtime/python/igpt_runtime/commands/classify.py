@@ -1,9 +1,10 @@
 """`igpt-run classify`: names what pictures show."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from igpt_runtime.commands.likeness import record_of, tell_unlike
 from igpt_runtime.commands.options import (
     ModelOptions,
     Reading,
@@ -15,14 +16,22 @@ from igpt_runtime.commands.options import (
 )
 from igpt_runtime.console import Command, counted, print_result, progress_option
 
+if TYPE_CHECKING:
+    from igpt_runtime.tasks.likeness import Likeness
+
 
 @click.command(cls=Command)
 @reading_options
 @target_option("Table to write, with a line for each picture: .csv or .json.")
+@click.option(
+    "--compare/--no-compare",
+    default=True,
+    help="Say when a picture is unlike what the model was trained on, if the bundle knows.  [default: compare]",
+)
 @model_options
 @progress_option
 @json_option
-def classify(reading: Reading, target: Target, model: ModelOptions, as_json: bool) -> None:
+def classify(reading: Reading, target: Target, compare: bool, model: ModelOptions, as_json: bool) -> None:
     """Name what each of IMAGES shows, with probabilities. Of a regression, give its values.
 
     IMAGES are files, directories (all pictures below them), or - for standard input.
@@ -34,15 +43,23 @@ def classify(reading: Reading, target: Target, model: ModelOptions, as_json: boo
     reading.begin()
     session = model.open()
     classifier = classifier_of(session)
-    found = class_results(session, reading.pictures, crop=reading.crop, broken=reading.leave_out)
+    seen: dict[int, Likeness] = {}
+    found = class_results(
+        session, reading.pictures, crop=reading.crop, broken=reading.leave_out,
+        compared=seen.__setitem__ if compare else None,
+    )  # fmt: skip
     target.check(as_json=as_json)
-    images, rows = [], []
+    numbers, rows = [], []
     with counted("classifying", len(reading.names), "images") as progress:
         for indices, results in found:
-            images += [reading.names[i] for i in indices]
+            numbers += indices
             rows += list(results)
             progress(len(indices))
-    records = class_records(classifier, images, rows)
+    images, likenesses = [reading.names[i] for i in numbers], [seen.get(i) for i in numbers]
+    records = [
+        {**of_one, "likeness": record_of(found_of_one)}
+        for of_one, found_of_one in zip(class_records(classifier, images, rows), likenesses, strict=True)
+    ]
     record = {
         "images": records, "protocol": classifier.protocol, "function_to_apply": classifier.function_to_apply,
         "skipped": reading.broken,
@@ -53,6 +70,7 @@ def classify(reading: Reading, target: Target, model: ModelOptions, as_json: boo
         write_table(target.path, table, force=target.force)
     if target.path != "-":
         print_result(text, record, as_json)
+    tell_unlike(images, likenesses)
     reading.finish()
 
 

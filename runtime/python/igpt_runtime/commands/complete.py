@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from igpt_runtime.commands.drawing import DrawingTarget, drawing_options, report, settings
+from igpt_runtime.commands.likeness import record_of, tell_unlike
 from igpt_runtime.commands.options import (
     ModelOptions,
     Reading,
@@ -78,16 +79,20 @@ def complete(
     each = sampling.n * (form.height - given) * form.width
     start = time.perf_counter()
     records: list[dict[str, Any]] = []
+    likenesses = []
     with counted("completing", each * len(pictures)) as progress:
         for index, picture in pictures.items():
             result = complete(session, picture, sampling, keep=keep, progress=progress)
             files = write_pictures(session, result, planned[index], target.options)
             tokens = {"tokens": result.tokens.tolist()} if as_json else {}
-            records.append({"image": reading.names[index], "files": files, **tokens})
+            likenesses.append(result.likeness)
+            compared = {"likeness": record_of(result.likeness)}
+            records.append({"image": reading.names[index], "files": files, **compared, **tokens})
     used = {"kept_rows": given, **settings(session, sampling, each * len(records), time.perf_counter() - start)}
     summary = f"kept {given} of {form.height} rows"
     files = [path for record in records for path in record["files"]]
     report(summary, files, {"images": records, **used, "skipped": reading.broken}, as_json)
+    tell_unlike([record["image"] for record in records], likenesses)
     reading.finish()
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from igpt_runtime.commands.likeness import record_of, tell_unlike
 from igpt_runtime.commands.options import (
     ModelOptions,
     Reading,
@@ -42,6 +43,7 @@ def score(
     from igpt_runtime.files import check_writable, table_suffix, write_table
     from igpt_runtime.pictures.contact_sheet import save_image
     from igpt_runtime.pictures.folder import unique_stems
+    from igpt_runtime.tasks.likeness import likeness
     from igpt_runtime.tasks.score import map_of, records, score, summary
 
     suffix = table_suffix(target.path)
@@ -60,10 +62,11 @@ def score(
     )  # fmt: skip
     target.check(as_json=as_json)
     check_writable(files, force=target.force)
-    nats, read, written = [], [], []
+    nats, read, written, likenesses = [], [], [], []
     with counted("scoring", len(reading.names), "images") as progress:
         for scored in scores:
             nats.append(scored.nats_per_token)
+            likenesses.append(likeness(session.manifest, scored.nats))
             read.append(reading.names[scored.index])
             if files:
                 title = "standard input" if read[-1] == "-" else Path(read[-1]).name
@@ -71,13 +74,15 @@ def score(
                 written.append(files[scored.index])
             progress(1)
     rows = records(read, nats)
+    compared = [{**row, "likeness": record_of(found)} for row, found in zip(rows, likenesses, strict=True)]
     record = {
-        **summary(nats), "images": rows, "protocol": protocol, "skipped": reading.broken, "maps": written,
+        **summary(nats), "images": compared, "protocol": protocol, "skipped": reading.broken, "maps": written,
     }  # fmt: skip
     if target.path is not None:
         write_table(target.path, rows if suffix == ".csv" else record, force=target.force)
     if target.path != "-":
         print_result(_text(record), record, as_json)
+    tell_unlike(read, likenesses)
     reading.finish()
 
 

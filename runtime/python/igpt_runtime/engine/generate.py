@@ -19,6 +19,7 @@ from igpt_runtime.engine.session import Session, import_onnxruntime
 from igpt_runtime.errors import OptionError
 
 Tokens = npt.NDArray[np.int64]
+Costs = Callable[[npt.NDArray[np.float32]], None]  # called with the nats of every token that was given, [length]
 
 _MAX_N = 1 << 16  # samples of one request: a bound on the memory it takes, far above any use
 _FLOAT32 = np.finfo(np.float32)
@@ -111,17 +112,33 @@ def _check_primer(primer: Tokens, config: ImageGPTConfig) -> None:
         raise OptionError(f"the primer must be at most {config.n_positions} tokens in 0 .. {config.n_clusters - 1}")
 
 
-def prefill(session: Session, primer: Tokens) -> Slots:
+def prefill(session: Session, primer: Tokens, costs: Costs | None = None) -> Slots:
     """The cache of sos and all of `primer` (int64 [length]) but its last token, which the first decode step feeds.
 
     Returns key and value of every block, [1, n_head, length, head_dim]; no arrays for an empty primer. Whether the
     weights are whole is known when a decode graph is open.
+
+    costs: called with the nats of every token of the primer, float32 [length], unless it is empty.
     """
     if not primer.size:
         return []
     config = session.manifest.config
     inputs = np.concatenate([[config.sos], primer[:-1]]).astype(np.int64)
-    return session.run_once(graph_io.PREFILL, graph_io.present_names(config), {graph_io.INPUT_IDS: inputs[None]})
+    outputs = [*graph_io.present_names(config), *([graph_io.LOGITS] if costs else [])]
+    found = session.run_once(graph_io.PREFILL, outputs, {graph_io.INPUT_IDS: inputs[None]})
+    if costs is not None:
+        costs(nats(found.pop()[0], primer))
+    return found
+
+
+def nats(logits: npt.NDArray[np.float32], tokens: Tokens) -> npt.NDArray[np.float32]:
+    """Minus the log-likelihood of tokens [n], from logits [n, clusters]; NaN or infinity if these are no good."""
+    with np.errstate(all="ignore"):
+        peak = logits.max(axis=1)
+        total = np.exp(logits - peak[:, None]).sum(axis=1, dtype=np.float64)
+        cost = np.log(total) + peak - logits[np.arange(len(tokens)), tokens]
+        found: npt.NDArray[np.float32] = cost.astype(np.float32)
+    return found
 
 
 def start_cache(session: Session, slots: Slots, rows: int) -> Cache:
@@ -228,6 +245,7 @@ def generate_all(
     primer: Tokens,
     options: GenerationOptions,
     progress: Callable[[int], None] | None = None,
+    costs: Costs | None = None,
 ) -> Tokens:
     """Whole pictures, int64 [n, n_positions]: the primer, and what `generate` draws after it.
 
@@ -235,6 +253,7 @@ def generate_all(
 
     primer: int64 [length], as in `generate`.
     progress: called after every step with the number of tokens that this step drew.
+    costs: see `prefill`.
 
     Raises:
         OptionError: the primer is longer than a picture, or holds something that is not a token.
@@ -249,7 +268,7 @@ def generate_all(
     pictures[:, : primer.size] = primer
     if primer.size == config.n_positions:
         return pictures
-    slots: Slots | None = prefill(session, primer)
+    slots: Slots | None = prefill(session, primer, costs)
     for first in range(0, options.n, at_once):
         samples = range(options.n)[first : first + at_once]
         drawn = generate(session, primer, options, samples, slots=slots)

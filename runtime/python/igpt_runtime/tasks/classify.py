@@ -1,6 +1,7 @@
 """What a classifier says of pictures: one prefill per picture, of the graph up to the deepest layer that is read."""
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,18 @@ import numpy.typing as npt
 
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS, Classifier
+from igpt_runtime.engine.generate import nats
 from igpt_runtime.engine.numbers import check_numbers
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import BundleError
 from igpt_runtime.pictures.reading import Picture, as_pictures
 from igpt_runtime.tasks.features import Broken, behind_sos, check_any_read, token_batches
+from igpt_runtime.tasks.likeness import Likeness, likeness
 
 Array = npt.NDArray[np.float32]
+Compared = Callable[
+    [int, Likeness], None
+]  # called with the index of a picture, and how it compares with the model's own
 
 
 def classify(session: Session, pictures: Sequence[Picture] | Picture, *, crop: bool = False) -> Array:
@@ -38,14 +44,21 @@ def classify(session: Session, pictures: Sequence[Picture] | Picture, *, crop: b
 
 
 def class_results(
-    session: Session, pictures: Sequence[Picture] | Picture, *, crop: bool = False, broken: Broken | None = None
+    session: Session,
+    pictures: Sequence[Picture] | Picture,
+    *,
+    crop: bool = False,
+    broken: Broken | None = None,
+    compared: Compared | None = None,
 ) -> Iterator[tuple[list[int], Array]]:
     """As `classify`, batch by batch: indices of pictures, and their results [batch, labels].
 
-    broken: see `igpt_runtime.tasks.features.feature_batches`.
+    broken: see `igpt_runtime.tasks.features.feature_batches`. compared: called with how each picture compares with
+    those that the model was trained on, if the bundle knows what these cost; with protocol "hf" that takes as long
+    again.
     """
     read, pictures = 0, as_pictures(pictures)
-    for indices, logits in class_logits(session, pictures, crop=crop, broken=broken):
+    for indices, logits in class_logits(session, pictures, crop=crop, broken=broken, compared=compared):
         yield indices, apply_function(classifier_of(session), logits)
         read += len(indices)
     check_any_read(read, len(pictures))
@@ -97,19 +110,37 @@ def class_table(classifier: Classifier, images: Sequence[str], rows: Sequence[Ar
 
 
 def class_logits(
-    session: Session, pictures: Sequence[Picture] | Picture, *, crop: bool = False, broken: Broken | None = None
+    session: Session,
+    pictures: Sequence[Picture] | Picture,
+    *,
+    crop: bool = False,
+    broken: Broken | None = None,
+    compared: Compared | None = None,
 ) -> Iterator[tuple[list[int], Array]]:
     """What the head gives of pictures, batch by batch: their indices, and float32 [batch, labels].
 
-    broken: see `igpt_runtime.tasks.features.feature_batches`.
+    broken, compared: see `class_results`.
     """
     rules = PROTOCOLS[classifier_of(session).protocol]
-    with session.part(graph_io.PREFILL, [graph_io.CLASS_LOGITS]) as graph:
+    compare = compared if session.manifest.likelihood is not None else None
+    outputs = [graph_io.CLASS_LOGITS, *([graph_io.LOGITS] if compare and rules.sos else [])]
+    with contextlib.ExitStack() as stack:
+        graph = stack.enter_context(session.part(graph_io.PREFILL, outputs))
+        scorer = None  # a likelihood is that of tokens behind sos
+        if compare and not rules.sos:
+            scorer = stack.enter_context(session.part(graph_io.PREFILL, [graph_io.LOGITS]))
         for indices, tokens in token_batches(session, pictures, crop=crop or rules.crop, broken=broken):
             inputs = behind_sos(session, tokens) if rules.sos else tokens
-            (logits,) = graph.run([graph_io.CLASS_LOGITS], {graph_io.INPUT_IDS: inputs})
-            check_numbers(session, logits)
-            yield indices, logits
+            found = graph.run(outputs, {graph_io.INPUT_IDS: inputs})
+            check_numbers(session, found[0])
+            if scorer is not None:
+                found += scorer.run([graph_io.LOGITS], {graph_io.INPUT_IDS: behind_sos(session, tokens)})
+            if compare is not None:
+                for index, logits, picture in zip(indices, found[1], tokens, strict=True):
+                    result = likeness(session.manifest, nats(logits, picture))
+                    assert result is not None
+                    compare(index, result)
+            yield indices, found[0]
 
 
 def classifier_of(session: Session) -> Classifier:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from igpt_runtime.engine.generate import GenerationOptions, ResolvedOptions, Tokens, generate_all
@@ -10,6 +12,7 @@ from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import OptionError
 from igpt_runtime.pictures.palette import image_to_tokens, resize_image, tokens_to_image
 from igpt_runtime.pictures.reading import Picture, as_image
+from igpt_runtime.tasks.likeness import Likeness, likeness
 
 Progress = Callable[[int], None]  # called after every step with the number of tokens it drew
 
@@ -23,6 +26,8 @@ class Completion:
     images: list[Image.Image]  # n pictures, RGB, width x height of the model
     original: Image.Image | None  # the given picture at the model's size, in its own colours; None of `sample`
     options: ResolvedOptions  # how they were drawn, recommended values filled in
+    # How the given rows compare with what the model was trained on; None if there are none, or nothing is known of it.
+    likeness: Likeness | None = None
 
 
 def tokens_of(session: Session, image: Image.Image, *, crop: bool = False) -> Tokens:
@@ -112,5 +117,8 @@ def complete(
     original = resize_image(image, form.height, form.width, crop=crop, resample=form.resample)
     primer = tokens_of(session, original)[: rows * form.width]
     used = (options or GenerationOptions()).resolved(session.manifest)
-    tokens = generate_all(session, primer, used, progress)
-    return Completion(tokens, rows, images_of(session, tokens), original, used)
+    costs: list[npt.NDArray[np.float32]] = []
+    compared = session.manifest.likelihood is not None
+    tokens = generate_all(session, primer, used, progress, costs.append if compared else None)
+    found = likeness(session.manifest, costs[0]) if costs else None
+    return Completion(tokens, rows, images_of(session, tokens), original, used, found)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from igpt_runtime.bundle import graph_io
-from igpt_runtime.engine.generate import Tokens
+from igpt_runtime.engine.generate import Tokens, nats
 from igpt_runtime.engine.numbers import check_numbers
 from igpt_runtime.engine.session import Session
 from igpt_runtime.errors import BundleError, OptionError
@@ -80,23 +80,13 @@ def score(
         for indices, tokens in token_batches(session, pictures, crop=crop, broken=broken):
             (logits,) = graph.run([graph_io.LOGITS], {graph_io.INPUT_IDS: behind_sos(session, tokens)})
             for index, row, picture in zip(indices, logits, tokens, strict=True):
-                nats = _nats(row, picture).reshape(form.height, form.width)
-                check_numbers(session, nats)
-                yield Score(index, nats, picture)
+                costs = nats(row, picture).reshape(form.height, form.width)
+                check_numbers(session, costs)
+                yield Score(index, costs, picture)
             read += len(tokens)
             if progress is not None:
                 progress(len(tokens))
     check_any_read(read, len(pictures))
-
-
-def _nats(logits: npt.NDArray[np.float32], tokens: Tokens) -> npt.NDArray[np.float32]:
-    """Minus the log-likelihood of tokens [n], from logits [n, clusters]; NaN or infinity if these are no good."""
-    with np.errstate(all="ignore"):
-        peak = logits.max(axis=1)
-        total = np.exp(logits - peak[:, None]).sum(axis=1, dtype=np.float64)
-        costs = np.log(total) + peak - logits[np.arange(len(tokens)), tokens]
-        nats: npt.NDArray[np.float32] = costs.astype(np.float32)
-    return nats
 
 
 def summary(nats: Sequence[float]) -> dict[str, float | int | None]:

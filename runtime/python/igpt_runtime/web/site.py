@@ -18,7 +18,7 @@ JAVASCRIPT = (
     *(
         f"core/{name}.mjs"
         for name in (
-            "bundle", "cache", "copying-graph", "errors", "generate", "host", "image", "manifest", "model", "options",
+            "bundle", "cache", "copying-graph", "errors", "generate", "host", "image", "likeness", "manifest", "model", "options",
             "ort-errors", "random", "specs",
         )
     ),
