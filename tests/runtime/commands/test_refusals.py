@@ -56,8 +56,8 @@ COMPLETE = [
         for keep in ("abc", "", "%", "nan%", "inf%", "1e400%", "0.x", "bottom-half")
     ),
     pytest.param(["-o", "a.xyz"], "cannot write a picture as '.xyz'; use one of .png", id="suffix"),
-    pytest.param(["-o", "-", "--gif"], "--separate and --gif need a file name", id="animation on stdout"),
-    pytest.param(["-o", "-", "--separate"], "--separate and --gif need a file name", id="singles on stdout"),
+    pytest.param(["-o", "-", "--gif"], "--separate, --size and --gif need a file name", id="animation on stdout"),
+    pytest.param(["-o", "-", "--separate"], "--separate, --size and --gif need a file name", id="singles on stdout"),
     pytest.param(["-o", "a.gif", "--gif"], "the contact sheet and the animation would both be a.gif", id="one name"),
     pytest.param(["-o", "file.txt/a.png"], "cannot write 'file.txt/a.png': ", id="below a file"),
     pytest.param(["-o", "a.png", "--output-dir", "b"], "-o and --output-dir both say where", id="both"),

@@ -42,7 +42,10 @@ def test_complete(run: Run, tmp_path: Path, picture: Path) -> None:
 def test_complete_as_json(run: Run, picture: Path, tiny_bundle: Path) -> None:
     record = json.loads(run("complete", picture, "-n", 2, "--seed", 5, "-o", "out.jpg", "--json").stdout)
     expected = complete(open_session(tiny_bundle), picture, GenerationOptions(2, seed=5))
-    assert record["images"] == [{"image": str(picture), "files": ["out.jpg"], "tokens": expected.tokens.tolist()}]
+    (of_picture,) = record["images"]
+    assert of_picture == {
+        "image": str(picture), "files": ["out.jpg"], "likeness": None, "tokens": expected.tokens.tolist()
+    }  # fmt: skip
     assert (record["n"], record["seed"], record["kept_rows"], record["skipped"]) == (2, 5, 4, [])
     assert (record["temperature"], record["top_k"], record["top_p"]) == (1, 0, 1)
     assert record["provider"] == "CPUExecutionProvider" and record["tokens_per_second"] > 0

@@ -26,20 +26,28 @@ class DrawingTarget:
 def drawing_options(*places: Decorator) -> Decorator:
     """Where pictures go, as `target: DrawingTarget`. places: the option --output, and --output-dir if there is one."""
 
+    def make(output: str | None, output_dir: str | None, options: "PictureOptions") -> DrawingTarget:
+        return DrawingTarget(output, output_dir, options)
+
+    def make_one(output: str | None, options: "PictureOptions") -> DrawingTarget:
+        return DrawingTarget(output, None, options)
+
+    return gathered("target", make if len(places) > 1 else make_one, *places, _picture_options())
+
+
+def _picture_options() -> Decorator:
+    """What is written besides the contact sheet, as `options: PictureOptions`."""
+
     def make(
-        output: str | None, output_dir: str | None, separate: bool, gif: bool, scale: int | None, force: bool
-    ) -> DrawingTarget:
+        separate: bool, gif: bool, scale: int | None, size: int | None, resample: str, force: bool
+    ) -> "PictureOptions":
         from igpt_runtime.tasks.picture_output import PictureOptions
 
-        return DrawingTarget(output, output_dir, PictureOptions(separate, gif, scale, force))
-
-    def make_one(output: str, separate: bool, gif: bool, scale: int | None, force: bool) -> DrawingTarget:
-        return make(output, None, separate, gif, scale, force)
+        return PictureOptions(separate, gif, scale, size, resample, force)
 
     return gathered(
-        "target",
-        make if len(places) > 1 else make_one,
-        *places,
+        "options",
+        make,
         click.option(
             "--separate",
             is_flag=True,
@@ -50,6 +58,19 @@ def drawing_options(*places: Decorator) -> Decorator:
             "--scale",
             type=int,
             help="Enlarge every pixel this many times.  [default: 1 with --separate, else about 128 px a picture]",
+        ),
+        click.option(
+            "--size",
+            type=int,
+            metavar="PIXELS",
+            help="Write each picture by itself as with --separate, its longer side of this many pixels.",
+        ),
+        click.option(
+            "--resample",
+            type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
+            default="nearest",
+            show_default=True,
+            help="Filter that enlarges to --size; nearest keeps pixels square.",
         ),
         force_option,
     )

@@ -2,13 +2,15 @@
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from igpt_runtime.errors import OptionError, OutputError
 from igpt_runtime.files import atomic_write
@@ -21,10 +23,12 @@ __all__ = [
     "encode_image",
     "partial_image",
     "picture_suffix",
+    "resized",
     "save_image",
     "upscale",
 ]
 
+FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 _CELL = 128  # pixels a cell of a sheet should have
 _BACKGROUND = (30, 30, 33)
 _TEXT = (205, 205, 210)
@@ -55,6 +59,21 @@ def upscale(image: Image.Image, scale: int) -> Image.Image:
     if scale < 1:
         raise OptionError(f"scale {scale} is too small; use 1 or more")
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def resized(image: Image.Image, size: int, resample: str = "nearest") -> Image.Image:
+    """Give the longer side of a picture `size` pixels; resample: nearest, bilinear, bicubic or lanczos.
+
+    Raises:
+        OptionError: the size is less than 1, or there is no such filter.
+    """
+    if size < 1:
+        raise OptionError(f"size {size} is too small; use 1 or more")
+    if resample not in FILTERS:
+        raise OptionError(f"resample {resample!r} is no filter; use one of {', '.join(FILTERS)}")
+    longer = max(image.size)
+    width, height = (max(1, round(side * size / longer)) for side in image.size)
+    return image.resize((width, height), FILTERS[resample])
 
 
 def partial_image(
@@ -136,16 +155,18 @@ def _columns(n: int) -> int:
     return min(range(square, square + square // 2 + 1), key=lambda columns: (-n % columns, columns))
 
 
-def save_image(image: Image.Image, path: str | os.PathLike[str], *, force: bool = True) -> None:
+def save_image(
+    image: Image.Image, path: str | os.PathLike[str], *, force: bool = True, text: Mapping[str, str] | None = None
+) -> None:
     """Write a picture in the format its suffix names (PNG without one), whole or not at all.
 
-    force: overwrite a file.
+    force: overwrite a file. text: kept in a PNG file, by keywords; other formats do without.
 
     Raises:
         OptionError: the suffix is unknown.
         OutputError: the file cannot be written, exists, or the format cannot hold a picture of this size.
     """
-    atomic_write(path, encode_image(image, picture_suffix(path)), force=force)
+    atomic_write(path, encode_image(image, picture_suffix(path), text), force=force)
 
 
 def picture_suffix(path: str | os.PathLike[str]) -> str:
@@ -156,8 +177,8 @@ def picture_suffix(path: str | os.PathLike[str]) -> str:
     return suffix
 
 
-def encode_image(image: Image.Image, suffix: str) -> bytes:
-    """Return the bytes of a picture file; `suffix` is one that `picture_suffix` returns.
+def encode_image(image: Image.Image, suffix: str, text: Mapping[str, str] | None = None) -> bytes:
+    """Return the bytes of a picture file; `suffix` is one that `picture_suffix` returns. text: see `save_image`.
 
     Raises:
         OutputError: the format cannot hold a picture of this size.
@@ -166,8 +187,13 @@ def encode_image(image: Image.Image, suffix: str) -> bytes:
     if file_format == "GIF":
         return _gif([image], [0], scale=1)
     buffer = BytesIO()
+    options: dict[str, Any] = {**_ENCODER.get(file_format, {})}
+    if file_format == "PNG" and text:
+        options["pnginfo"] = PngInfo()
+        for keyword, value in text.items():
+            options["pnginfo"].add_text(keyword, value)
     try:
-        image.convert("RGB").save(buffer, format=file_format, **_ENCODER.get(file_format, {}))
+        image.convert("RGB").save(buffer, format=file_format, **options)
     except (OSError, ValueError) as error:
         reason = f"{file_format} cannot hold {image.width}x{image.height} pixels"
         raise OutputError(f"cannot write the picture: {reason}; use a smaller scale or .png") from error

@@ -1,5 +1,6 @@
 """The files a drawing command writes: a contact sheet, single pictures, an animation."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from igpt_runtime.pictures.contact_sheet import (
     encode_image,
     partial_image,
     picture_suffix,
+    resized,
     save_image,
     upscale,
 )
 from igpt_runtime.tasks.complete import Completion
 
 _MAX_SCALE = 64
+_MAX_SIZE = 8192
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,23 @@ class PictureOptions:
     separate: bool = False  # each picture by itself, without a caption
     gif: bool = False  # an animation of the drawing
     scale: int | None = None  # squares a pixel becomes; None: about 128 pixels a picture on the sheet, 1 by itself
+    size: int | None = None  # pixels of the longer side of each picture by itself; None: as `scale` says
+    resample: str = "nearest"  # filter that enlarges to `size`: see `igpt_runtime.pictures.contact_sheet.resized`
     force: bool = False  # overwrite files
 
     def __post_init__(self) -> None:
-        """Raise OptionError for a scale out of range."""
+        """Raise OptionError for a scale or size out of range, or for a filter that filters nothing."""
         if self.scale is not None and not 1 <= self.scale <= _MAX_SCALE:
             raise OptionError(f"scale must be 1 .. {_MAX_SCALE}, got {self.scale}")
+        if self.size is not None and not 1 <= self.size <= _MAX_SIZE:
+            raise OptionError(f"size must be 1 .. {_MAX_SIZE} pixels, got {self.size}")
+        if self.resample != "nearest" and self.size is None:
+            raise OptionError(f"--resample {self.resample} is how pictures get a --size; give one, such as --size 512")
+
+    @property
+    def by_themselves(self) -> bool:
+        """Whether each picture is written by itself."""
+        return self.separate or self.size is not None
 
 
 @dataclass(frozen=True)
@@ -73,15 +87,15 @@ def plan_outputs(sheets: Sequence[str], n: int, options: PictureOptions) -> list
 
 def name_outputs(sheet: str, n: int, options: PictureOptions) -> Outputs:
     """The files of `n` pictures and their sheet. Raises OptionError as `plan_outputs` does."""
-    if sheet == "-" and (options.separate or options.gif):
-        raise OptionError("--separate and --gif need a file name; give -o a path instead of -")
+    if sheet == "-" and (options.by_themselves or options.gif):
+        raise OptionError("--separate, --size and --gif need a file name; give -o a path instead of -")
     path = Path(sheet)
     if not path.name:
         raise OptionError(f"{sheet!r} names no file; give -o the name of a picture")
     animation = str(path.with_suffix(".gif")) if options.gif else None
     if animation is not None and Path(animation) == path:
         raise OptionError(f"the contact sheet and the animation would both be {sheet}; name the sheet .png")
-    numbers = range(1, n + 1) if options.separate else ()
+    numbers = range(1, n + 1) if options.by_themselves else ()
     if sheet != "-":
         picture_suffix(sheet)
     return Outputs(sheet, tuple(str(path.with_name(f"{path.stem}-{i}{path.suffix}")) for i in numbers), animation)
@@ -99,17 +113,30 @@ def write_pictures(session: Session, result: Completion, outputs: Outputs, optio
         return contact_sheet(result.original, kept, pictures, scale=sheet_scale)
 
     if outputs.sheet == "-":
-        write_output("-", encode_image(sheet(result.images), ".png"))
+        write_output("-", encode_image(sheet(result.images), ".png", _text(session, result)))
         return []
-    save_image(sheet(result.images), outputs.sheet, force=force)
-    for path, picture in zip(outputs.separate, result.images, strict=False):
-        save_image(upscale(picture, scale or 1), path, force=force)
+    save_image(sheet(result.images), outputs.sheet, force=force, text=_text(session, result))
+    for number, (path, picture) in enumerate(zip(outputs.separate, result.images, strict=False)):
+        one = upscale(picture, scale or 1) if options.size is None else resized(picture, options.size, options.resample)
+        save_image(one, path, force=force, text=_text(session, result, number))
     if outputs.gif is not None:
         total = result.tokens.shape[1]
         ends = [*range(given.size, total, max(1, form.width // 4)), total]
         frames = [sheet([_partial(session, row[:end]) for row in result.tokens]) for end in ends]
         drawing_gif(frames, outputs.gif, force=force)
     return outputs.paths
+
+
+def _text(session: Session, result: Completion, sample: int | None = None) -> dict[str, str]:
+    """What draws the pictures again, for the text of a PNG file. sample: number of the one that is in it."""
+    manifest, used = session.manifest, result.options
+    parameters = {
+        "model": manifest.name, "checkpoint_sha256": manifest.source["sha256"], "precision": manifest.precision,
+        "kv_cache": manifest.kv_cache, "kept_rows": result.kept_rows, "n": used.n, "seed": used.seed,
+        "temperature": used.temperature, "top_k": used.top_k, "top_p": used.top_p,
+        **({} if sample is None else {"sample": sample}),
+    }  # fmt: skip
+    return {"Software": "igpt-onnx", "parameters": json.dumps(parameters)}
 
 
 def _partial(session: Session, tokens: Tokens) -> Image.Image:

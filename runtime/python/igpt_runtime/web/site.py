@@ -18,8 +18,8 @@ JAVASCRIPT = (
     *(
         f"core/{name}.mjs"
         for name in (
-            "bundle", "cache", "copying-graph", "errors", "generate", "host", "image", "likeness", "manifest", "model", "options",
-            "ort-errors", "random", "specs",
+            "bundle", "cache", "copying-graph", "errors", "generate", "host", "image", "likeness", "manifest", "model",
+            "options", "ort-errors", "random", "specs",
         )
     ),
 )  # fmt: skip
