@@ -11,7 +11,7 @@ export function likeness({ likelihood, image_format: form }, nats) {
   if (!likelihood || rows === 0) return null;
   const natsPerToken = nats.reduce((sum, part) => sum + part, 0) / nats.length;
   const [low, median, high] = likelihood.by_rows[rows - 1];
-  const unlike = natsPerToken > high + (high - median);
+  const unlike = natsPerToken > high + 2 * (high - median);
   const costs = [natsPerToken, low, high].map((cost) => cost.toFixed(1));
   const notice = unlike
     ? `unlike what this model was trained on: ${costs[0]} nats a pixel, its own pictures cost ${costs[1]} to ${costs[2]}`

@@ -36,7 +36,7 @@ def knowing(bundle_copy: Path, edit_manifest: Edit) -> Callable[[float, float, f
 
 def test_the_rule(knowing: Callable[..., Path]) -> None:
     manifest = open_session(knowing(1.0, 2.0, 2.5)).manifest
-    for cost, unlike in ((0.0, False), (2.99, False), (3.01, True)):
+    for cost, unlike in ((0.0, False), (3.49, False), (3.51, True)):
         found = likeness(manifest, np.full((2, 8), cost, np.float32))
         assert found is not None and found.unlike is unlike and found.usual == (1.0, 2.5)
         assert (found.notice is not None) is unlike

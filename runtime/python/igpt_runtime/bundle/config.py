@@ -134,11 +134,11 @@ class Likelihood:
     def limit(self, rows: int) -> float:
         """Nats per token of the first rows, above which a picture is unlike them.
 
-        It is as far above the 95 % quantile as that is above the median: beyond 3.3 standard deviations, were costs
-        normally distributed, and beyond what few measured pictures can tell otherwise.
+        It is twice as far above the 95 % quantile as that is above the median, which leaves room for what few measured
+        pictures do not tell.
         """
         _, median, high = self.by_rows[rows - 1]
-        return high + (high - median)
+        return high + 2 * (high - median)
 
 
 @dataclass(frozen=True)
