@@ -18,7 +18,7 @@ export class IgptError extends Error {
    * @param {unknown} [cause]
    */
   constructor(message, field, cause) {
-    super(message, cause === undefined ? undefined : { cause });
+    super(harmless(message), cause === undefined ? undefined : { cause });
     this.name = new.target.name;
     this.field = field;
   }
@@ -28,6 +28,11 @@ export class OptionError extends IgptError {}
 export class ImageError extends IgptError {}
 export class BundleError extends IgptError {}
 export class RuntimeError extends IgptError {}
+
+/** A text without the characters that a terminal obeys: names of files, labels and nodes are others'. */
+function harmless(text) {
+  return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, (control) => `\\x${control.charCodeAt(0).toString(16).padStart(2, '0')}`);
+}
 
 const LONGEST = 300; // characters of a foreign error
 

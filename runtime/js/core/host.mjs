@@ -63,7 +63,7 @@ export function checkPinned(where, found, sha256) {
 export function sessionOptions({ executionProviders }, { pack, optimize }) {
   return {
     executionProviders,
-    logSeverityLevel: 3,
+    logSeverityLevel: 4, // what goes wrong is told once, by an error
     graphOptimizationLevel: optimize ? 'all' : 'disabled',
     ...(pack ? {} : { extra: { session: { disable_prepacking: '1' } } }),
   };
