@@ -101,7 +101,7 @@ def grow_list(record: Any, rng: random.Random) -> None:
     lists = [holder[key] for holder, key in _places(record) if isinstance(holder[key], list) and holder[key]]
     if lists:
         chosen = rng.choice(lists)
-        chosen.insert(rng.randrange(len(chosen) + 1), rng.choice((_strange(rng), copy.deepcopy(chosen[0]))))
+        chosen.insert(rng.randrange(len(chosen) + 1), rng.choice((_strange(rng), copy.copy(chosen[0]))))
 
 
 def wrap(record: Any, rng: random.Random) -> None:
