@@ -122,7 +122,7 @@ def measured(system: str, model: Path, check: Path, *options: str) -> dict[str, 
 
 def export(precision: str, checkpoint: Path, bundle: Path) -> dict[str, Any]:
     """Export a checkpoint as a user would."""
-    command = [sys.executable, "-m", "igpt_export.cli", "--checkpoint", str(checkpoint), "--precision", precision]
+    command = [sys.executable, "-m", "igpt_export", "--checkpoint", str(checkpoint), "--precision", precision]
     if precision != "fp32":
         command += ["--max-loss-increase", "inf"]  # of random weights
     done = run([*command, "--output", str(bundle), "--force", "--json"])

@@ -138,7 +138,7 @@ def test_no_space_for_the_graphs(
 def test_full_disk(tiny_checkpoint: Path, bundle_copy: Path, tmp_path: Path, existing: bool) -> None:
     before = snapshot(tmp_path)
     output = bundle_copy if existing else tmp_path / "new"
-    command = [sys.executable, "-m", "igpt_export.cli", "--checkpoint", str(tiny_checkpoint), "--output", str(output)]
+    command = [sys.executable, "-m", "igpt_export", "--checkpoint", str(tiny_checkpoint), "--output", str(output)]
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # noqa: E731
     done = subprocess.run([*command, "--force"], capture_output=True, text=True, check=False, preexec_fn=limit)
     *others, line = done.stderr.splitlines()

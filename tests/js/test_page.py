@@ -38,7 +38,7 @@ pytestmark = [
 @contextmanager
 def serving(*arguments: object) -> Iterator[str]:
     """The address of the page that a command serves."""
-    command = [sys.executable, "-m", "igpt_runtime.cli", "web", "--no-open", "--port", "0", *map(str, arguments)]
+    command = [sys.executable, "-m", "igpt_runtime", "web", "--no-open", "--port", "0", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -35,7 +35,7 @@ sys.exit(status)
 
 def export(variant: str, output: Path, precision: str = "fp32") -> tuple[dict[str, Any], int]:
     """Run `igpt-export` as a user would; returns its JSON report and its peak memory in bytes."""
-    command = [sys.executable, "-m", "igpt_export.cli", "--variant", variant, "--random-weights", "--seed", str(SEED)]
+    command = [sys.executable, "-m", "igpt_export", "--variant", variant, "--random-weights", "--seed", str(SEED)]
     command += ["--precision", precision]
     command = [sys.executable, "-c", MEASURED, *command, "--output", str(output), "--json"]
     report, peak = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip().rsplit("\n", 1)

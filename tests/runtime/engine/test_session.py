@@ -115,7 +115,7 @@ def test_command_line_with_a_wrong_onnxruntime(
         fake_distribution(tmp_path, name)
     if onnxruntime_source is not None:
         (tmp_path / "onnxruntime.py").write_text(onnxruntime_source)
-    command = [sys.executable, "-m", "igpt_runtime.cli", "info", "--model", str(tiny_bundle)]
+    command = [sys.executable, "-m", "igpt_runtime", "info", "--model", str(tiny_bundle)]
     done = subprocess.run(command, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert expected in done.stderr and "pip install" in done.stderr and done.stderr.count("\n") == 1

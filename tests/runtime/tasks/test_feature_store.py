@@ -240,7 +240,7 @@ def test_names_that_are_no_text(folder: Path, run: Callable[..., Result]) -> Non
 
 @pytest.mark.parametrize(("limit", "kept"), [(2000, False), (6000, True)])
 def test_full_disk(folder: Path, tiny_bundle: Path, limit: int, kept: bool) -> None:
-    command = [sys.executable, "-m", "igpt_runtime.cli", "features", "pets", "-o", "a.npz", "--model", str(tiny_bundle)]
+    command = [sys.executable, "-m", "igpt_runtime", "features", "pets", "-o", "a.npz", "--model", str(tiny_bundle)]
     limited = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # noqa: E731
     done = subprocess.run(command, preexec_fn=limited, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr

@@ -21,7 +21,7 @@ from igpt_runtime.web.server import LOOPBACK
 
 def test_command(onnxruntime_web: Path, tiny_bundle: Path) -> None:
     """It prints its address, serves until interrupted, and ends well."""
-    command = [sys.executable, "-m", "igpt_runtime.cli", "web", "--no-open", "--port", "0", "--model", tiny_bundle]
+    command = [sys.executable, "-m", "igpt_runtime", "web", "--no-open", "--port", "0", "--model", tiny_bundle]
     with subprocess.Popen(
         [*command, "--onnxruntime-web", onnxruntime_web],
         stdout=subprocess.PIPE,
