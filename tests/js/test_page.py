@@ -1,5 +1,9 @@
-"""The page of `igpt-run web` in Chromium, from a picture to its completions."""
+"""The page of `igpt-run web` in Chromium, from a picture to its completions and what is saved of them."""
 
+import base64
+import hashlib
+import io
+import json
 import os
 import shutil
 import subprocess
@@ -15,11 +19,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from igpt_runtime import GenerationOptions, demo_bundle_path, generate_all, open_session, tokens_of
+from igpt_runtime import GenerationOptions, Session, demo_bundle_path, generate_all, open_session, tokens_of
+from igpt_runtime.pictures.palette import tokens_to_image
 from igpt_runtime.web.site import ONNXRUNTIME_WEB
 
 ROOT = Path(__file__).parents[2]
-PICTURE = ROOT / "models" / "demo" / "examples" / "seven.png"
+EXAMPLES = ROOT / "models" / "demo" / "examples"
+PICTURE = EXAMPLES / "seven.png"
+SAMPLES = ("two", "three", "four", "five", "six", "seven")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,900")
 # A GPU that the processor computes.
@@ -47,9 +54,33 @@ def serving(*arguments: object) -> Iterator[str]:
             process.terminate()
 
 
+def with_samples(path: Path) -> Path:
+    """A copy of the demo that brings sample pictures."""
+    copytree(demo_bundle_path(), path)
+    sheet = Image.new("RGB", (8 * 16, 16))
+    for i, name in enumerate(SAMPLES):
+        picture = Image.open(EXAMPLES / f"{name}.png").convert("RGB").resize((16, 16), Image.Resampling.BILINEAR)
+        sheet.paste(picture, (16 * i, 0))
+    sheet.save(path / "examples.png")
+    content = (path / "examples.png").read_bytes()
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["examples"] = {"file": "examples.png", "names": SAMPLES}
+    manifest["files"]["examples.png"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    # As if the model's own pictures were certain in their first rows, and anything was usual of more.
+    by_rows = [[0, 0, 0]] * 4 + [[0, 100, 200]] * 12
+    manifest["likelihood"] = {"pictures": "none", "by_rows": by_rows}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+@pytest.fixture(scope="module")
+def session() -> Session:
+    return open_session(device="cpu")
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of the page with the demo model, a damaged copy of it, and one in the cache of the Hugging Face Hub."""
+    """Of the page with the demo and samples, a damaged copy, and one without samples in the Hub's cache."""
     directory = tmp_path_factory.mktemp("bundles")
     damaged = copytree(demo_bundle_path(), directory / "damaged")
     weights = bytearray((damaged / "weights.safetensors").read_bytes())
@@ -60,53 +91,121 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         directory / "models--acme--demo" / "snapshots" / "0123",
     )
     copytree(demo_bundle_path(), blobs)
+    manifest = json.loads((blobs / "manifest.json").read_text())
+    (blobs / "manifest.json").write_text(json.dumps({**manifest, "examples": None}))
     snapshot.mkdir(parents=True)
     for file in blobs.iterdir():
         (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
-    with serving("--model", demo_bundle_path(), "--model", damaged, "--model", snapshot) as address:
+    with serving("--model", with_samples(directory / "samples"), "--model", damaged, "--model", snapshot) as address:
         yield address
 
 
 class Page:
     """The page in a browser."""
 
-    def __init__(self, driver: Any) -> None:
+    def __init__(self, driver: Any, downloads: Path) -> None:
         self.driver = driver
+        self.downloads = downloads
 
     def __getitem__(self, name: str) -> Any:
         return self.driver.find_element("id", name)
 
+    def js(self, script: str, *arguments: object) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
     def wait(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
         end = time.monotonic() + seconds
         while not (value := condition()):
-            assert time.monotonic() < end, (self["status"].text, self["error"].text)
+            errors = self.js("return [...document.querySelectorAll('.error')].map((e) => e.textContent).join()")
+            assert time.monotonic() < end, (self["status"].text, errors)
             time.sleep(0.05)
         return value
 
-    def wait_for(self, *words: str) -> None:
-        self.wait(lambda: self["status"].text.startswith(words))
+    def wait_for(self, *words: str, seconds: float = 60) -> None:
+        self.wait(lambda: self["status"].text.startswith(words), seconds)
+
+    def wait_for_class(self, name: str) -> None:
+        self.wait(lambda: self.classes()[:1] == [name] and not self["insight"].get_attribute("aria-busy"))
 
     def fill(self, **values: object) -> None:
         for name, value in values.items():
-            self.driver.execute_script(
-                "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))",
-                self[name],
-                str(value),
-            )
+            script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))"
+            self.js(script, self[name], str(value))
+
+    def keep(self, rows: int) -> None:
+        """Moves the line with keys."""
+        from selenium.webdriver.common.keys import Keys
+
+        self["keep"].send_keys(Keys.HOME, Keys.ARROW_DOWN * rows)
+        assert self.kept() == rows
+
+    def kept(self) -> int:
+        return int(self["keep"].get_attribute("aria-valuenow"))
+
+    def complete(self, seconds: float = 60) -> None:
+        self["complete"].click()
+        self.wait_for("Done", seconds=seconds)
+
+    def pick(self, name: str) -> None:
+        self.driver.find_element("css selector", f"#shelf [aria-label={name}]").click()
+        self.wait_for_class(name)
+
+    def picked(self) -> list[str]:
+        pressed = self.driver.find_elements("css selector", "#shelf [aria-pressed=true]")
+        return [button.get_attribute("aria-label") for button in pressed]
+
+    def drag(self, *path: tuple[float, float], of: str = "pad") -> None:
+        """Presses the mouse at the first place, moves it to the others, in shares of an element."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        width, height = (self[of].rect[side] for side in ("width", "height"))
+        actions = ActionChains(self.driver, duration=20)
+        for i, (x, y) in enumerate(path):
+            actions.move_to_element_with_offset(self[of], round((x - 0.5) * width), round((y - 0.5) * height))
+            if i == 0:
+                actions.click_and_hold()
+        actions.release().perform()
+
+    def pixels(self, selector: str = "#pad") -> np.ndarray:
+        """RGB of a canvas, [height, width, 3]."""
+        script = """const canvas = document.querySelector(arguments[0]);
+            const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+            return [canvas.height, canvas.width, [...data]];"""
+        height, width, data = self.js(script, selector)
+        return np.array(data, np.uint8).reshape(height, width, 4)[..., :3]
 
     def tokens(self) -> list[list[int]]:
-        canvases = self.driver.find_elements("css selector", "#completions canvas")
+        canvases = self.driver.find_elements("css selector", "#list canvas")
         return [[int(t) for t in canvas.get_attribute("data-tokens").split()] for canvas in canvases]
 
     def classes(self) -> list[str]:
-        names: list[str] = self.driver.execute_script(  # at once, as they are replaced while one looks
-            "return [...document.querySelectorAll('#classes label span:first-child')].map((e) => e.textContent)"
+        names: list[str] = self.js(  # at once, as they are replaced while one looks
+            "return [...document.querySelectorAll('#classes li span:first-child')].map((e) => e.textContent)"
         )
         return names
 
+    def address(self, *parts: str) -> str:
+        """Once it has all parts."""
+        return str(self.wait(lambda: (u := self.driver.current_url) and all(part in u for part in parts) and u))
+
+    def saved(self, button: Any) -> Path:
+        """The file that a click saves."""
+        before = set(self.downloads.iterdir())
+        button.click()
+        finished = lambda: [f for f in set(self.downloads.iterdir()) - before if f.suffix in (".png", ".gif")]  # noqa: E731
+        return Path(self.wait(finished)[0])
+
+    def phone(self) -> None:
+        metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def scheme(self, name: str) -> None:
+        features = [{"name": "prefers-color-scheme", "value": name}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
 
 @contextmanager
-def browsing(address: str, *flags: str) -> Iterator[Page]:
+def browsing(address: str, downloads: Path, *flags: str) -> Iterator[Page]:
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
@@ -115,87 +214,398 @@ def browsing(address: str, *flags: str) -> Iterator[Page]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     try:
+        downloads.mkdir(exist_ok=True)
+        behaviour = {"behavior": "allow", "downloadPath": str(downloads)}
+        driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
         driver.get(address)
-        yield Page(driver)
+        yield Page(driver, downloads)
     finally:
         driver.quit()
 
 
 @pytest.fixture
-def page(request: pytest.FixtureRequest, address: str) -> Iterator[Page]:
+def page(request: pytest.FixtureRequest, address: str, tmp_path: Path) -> Iterator[Page]:
     """Indirectly parametrized by further flags of Chromium."""
-    with browsing(address, *getattr(request, "param", ("--disable-gpu",))) as result:
+    with browsing(address, tmp_path / "downloads", *getattr(request, "param", ("--disable-gpu",))) as result:
         result.wait_for("Ready")
         yield result
         assert [entry for entry in result.driver.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def test_same_tokens_as_igpt_run(page: Page) -> None:
+def primer_of(session: Session, picture: Path) -> np.ndarray:
+    return tokens_of(session, Image.open(picture).convert("RGB"))
+
+
+def levels(session: Session, tokens: Any) -> np.ndarray:
+    return np.asarray(tokens_to_image(np.asarray(tokens), session.manifest.image_format.clusters, 16, 16))
+
+
+def test_same_tokens_as_igpt_run(page: Page, session: Session) -> None:
     """For 20 seeds, in WebAssembly with threads, as the model recommends it."""
-    assert page.driver.execute_script("return crossOriginIsolated")
+    assert page.js("return crossOriginIsolated")
     page["file"].send_keys(str(PICTURE))
-    page.wait(lambda: page.classes()[:1] == ["seven"])
-    session = open_session(device="cpu")
-    primer = tokens_of(session, Image.open(PICTURE).convert("RGB"))
+    page.wait_for_class("seven")
+    primer = primer_of(session, PICTURE)
     for i, seed in enumerate(SEEDS):
         n, keep = (2, 1, 4)[i % 3], (8, 12, 0)[i % 3]
-        page.fill(n=n, keep=keep, seed=seed)
-        page["draw"].click()
-        page.wait(lambda: page["stop"].get_attribute("disabled"))
-        page.wait_for("Done")
-        assert page.tokens() == generate_all(session, primer[: 16 * keep], GenerationOptions(n=n, seed=seed)).tolist()
-    assert "nats per pixel" in page["nats"].text
-    assert page.driver.find_element("css selector", "#completions a").get_attribute("href").startswith("data:image/png")
+        page.fill(n=n, seed=seed)
+        page.keep(keep)
+        page.complete()
+        tokens = generate_all(session, primer[: 16 * keep], GenerationOptions(n=n, seed=seed))
+        assert page.tokens() == tokens.tolist()
+    for i, row in enumerate(tokens):
+        np.testing.assert_array_equal(page.pixels(f"#list li:nth-child({i + 1}) canvas"), levels(session, row))
 
 
-def test_controls_start_from_what_the_model_recommends(page: Page) -> None:
+def test_controls_start_from_what_the_model_recommends(page: Page, session: Session) -> None:
     """A control that is emptied leaves the choice to the model; 1, 0 and 1 draw from its own distribution."""
-    session = open_session(device="cpu")
     advised = session.manifest.sampling
     shown = [page[name].get_property("value") for name in ("temperature", "topK", "topP")]
     assert shown == [str(advised.temperature), str(advised.top_k), str(advised.top_p)] == ["0.8", "0", "0.95"]
+    page.keep(0)
     for values, options in (
         (("", "", ""), GenerationOptions(2, 7)),
         ((1, 0, 1), GenerationOptions(2, 7, 1.0, 0, 1.0)),
         ((1.3, 9, ""), GenerationOptions(2, 7, 1.3, 9)),
     ):
-        page.fill(n=2, keep=0, seed=7, **dict(zip(("temperature", "topK", "topP"), values, strict=True)))
-        page["draw"].click()
-        page.wait(lambda: page["stop"].get_attribute("disabled"))
-        page.wait_for("Done")
+        page.fill(n=2, seed=7, **dict(zip(("temperature", "topK", "topP"), values, strict=True)))
+        page.complete()
         assert page.tokens() == generate_all(session, np.empty(0, np.int64), options).tolist()
 
 
+def test_the_shelf(page: Page, session: Session) -> None:
+    """The canvas shows a sample as the model sees it; drawing on it makes it another picture."""
+    assert page.js("return [...document.querySelectorAll('#shelf button')].map((b) => b.title)") == [*SAMPLES]
+    for name in ("seven", "two"):
+        page.pick(name)
+        assert page.picked() == [name] and not page["hint"].is_displayed()
+        picture = Image.open(EXAMPLES / f"{name}.png").convert("RGB").resize((16, 16), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(page.pixels(), levels(session, tokens_of(session, picture)))
+    assert "sample=two" in page.address("sample=two")
+    page.drag((0.1, 0.1), (0.2, 0.1))
+    page.wait(lambda: page.picked() == [] and "sample" not in page.driver.current_url)
+    page["undo"].click()
+    assert page.picked() == ["two"]
+    page["undo"].click()
+    assert page.picked() == ["seven"]
+
+
+def test_drawing(page: Page, session: Session) -> None:
+    """Pixels of the palette where the pen was, on a ground of its own; what is drawn is what is completed."""
+    palette = levels(session, range(256)).reshape(-1, 3)
+    white = int(np.argmin(((palette.astype(int) - 255) ** 2 * (3, 6, 1)).sum(1)))
+    assert (page.pixels() == palette[white]).all() and page["hint"].is_displayed()
+
+    def chosen(popover: str, place: int) -> np.ndarray:
+        page[popover.removesuffix("-colours")].click()
+        swatch = page.driver.find_element("css selector", f"#{popover} input:nth-of-type({place})")
+        token = int(swatch.get_attribute("value"))
+        swatch.click()
+        page.wait(lambda: not page[popover].is_displayed())
+        return palette[token]
+
+    ink = chosen("pen-colours", 12)
+    page.driver.find_element("css selector", "#widths [value='0']").click()
+    page.drag((0.5 / 16, 0.5 / 16), (15.5 / 16, 0.5 / 16))
+    first = page.pixels()
+    assert (first[0] == ink).all() and (first[1:] == palette[white]).all()
+    ground = chosen("ground-colours", 3)
+    page.driver.find_element("css selector", "#widths [value='2']").click()
+    page.drag((7.5 / 16, 7.5 / 16))
+    second = page.pixels()
+    painted = (second == ink).all(-1)
+    assert painted[0].all() and painted[6:9, 6:9].all() and painted.sum() == 16 + 9
+    assert (second[~painted] == ground).all()
+    page["eraser"].click()
+    page.drag((7.5 / 16, 7.5 / 16))
+    assert (page.pixels()[1:] == ground).all()
+    page["undo"].click()
+    np.testing.assert_array_equal(page.pixels(), second)
+    page.fill(n=1, seed=5)
+    page.keep(9)
+    page.complete()
+    tokens = tokens_of(session, Image.fromarray(second))
+    assert page.tokens() == generate_all(session, tokens[: 16 * 9], GenerationOptions(n=1, seed=5)).tolist()
+    page["clear"].click()
+    assert (page.pixels() == ground).all() and page["hint"].is_displayed()
+    page["undo"].click()
+    np.testing.assert_array_equal(page.pixels(), second)
+    page.js("document.querySelector('#pen-colours [type=color]').value = '#ff0000'")
+    page.js("document.querySelector('#pen-colours [type=color]').dispatchEvent(new Event('input'))")
+    page.drag((3.5 / 16, 12.5 / 16))
+    nearest = palette[np.argmin(((palette.astype(int) - (255, 0, 0)) ** 2 * (3, 6, 1)).sum(1))]
+    assert (page.pixels()[12, 3] == nearest).all()
+
+
 def test_keyboard_and_stop(page: Page) -> None:
-    """A digit drawn with the keyboard; drawing can be stopped at once, and begun again."""
+    """Everything by keys: drawing, undoing, the line, and drawing that is stopped and begun again."""
+    from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
-    blank = page["nats"].text
+    blank = page.pixels()
     page["pad"].send_keys(Keys.SHIFT, Keys.ARROW_DOWN * 5)
-    page.wait(lambda: page["nats"].text != blank)
-    page.fill(n=16, keep=0)
-    page["draw"].click()
-    page.wait(lambda: page["progress"].get_property("value") > 0)
-    page["stop"].click()
+    assert (page.pixels() != blank).any(-1).sum() == 2 * 7 and page["cursor"].is_displayed()
+    assert "Space draws" in page["pad-help"].text
+    page["pen"].click()  # which is where it was, although the help goes
+    page.wait(lambda: page["pen-colours"].is_displayed())
+    for key in (Keys.ENTER, Keys.SPACE):
+        page["pen-colours"].find_element("css selector", "input:checked").send_keys(Keys.ARROW_RIGHT)
+        page.driver.switch_to.active_element.send_keys(key)
+        page.wait(lambda: not page["pen-colours"].is_displayed())
+        time.sleep(0.1)
+        assert not page["pen-colours"].is_displayed() and page.js("return document.activeElement.id") == "pen"
+        page["pen"].send_keys(key)
+        page.wait(lambda: page["pen-colours"].is_displayed())
+    page["pen-colours"].find_element("css selector", "input:checked").send_keys(Keys.ESCAPE)
+    page.wait(lambda: not page["pen-colours"].is_displayed())
+    page["pad"].send_keys(Keys.NULL, Keys.ARROW_LEFT * 3, Keys.SPACE)
+    drawn = page.pixels()
+    page["pad"].send_keys(Keys.DELETE)
+    np.testing.assert_array_equal(page.pixels(), blank)
+    ActionChains(page.driver).key_down(Keys.CONTROL).send_keys("z").key_up(Keys.CONTROL).perform()
+    np.testing.assert_array_equal(page.pixels(), drawn)
+    page.fill(n=16)
+    page.keep(0)
+    page["complete"].send_keys(Keys.ENTER)
+    page.wait(lambda: page.js("return document.getElementById('progress').value") > 0)
+    assert page.js("return document.activeElement.id") == "stop"
+    page["stop"].send_keys(Keys.ENTER)
     page.wait_for("Stopped")
-    assert page["progress"].get_property("value") < 1
-    page.fill(n=1, keep=15)
-    page["draw"].click()
+    assert page.js("return document.activeElement.id") == "complete"
+    assert len(page.driver.find_elements("css selector", "#list canvas[data-tokens]")) == 0
+    page.fill(n=1)
+    page.keep(15)
+    page["complete"].send_keys(Keys.ENTER)
     page.wait_for("Done")
 
 
-def test_errors_in_words(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "picture.png").write_text("not a picture")
-    page["file"].send_keys(str(tmp_path / "picture.png"))
-    assert "cannot be decoded" in page.wait(lambda: page["error"].text)
-    page.fill(n=99)
-    page["draw"].click()
-    page.wait(lambda: page["error"].text == "choose 1 to 16 completions")
-    page.driver.find_element("css selector", "#model option:nth-child(2)").click()
-    page.wait(lambda: "does not match its sha256" in page["error"].text)
+def test_the_line(page: Page) -> None:
+    """Dragged by the mouse and by touch, moved by keys; it never draws, and a pen never moves it."""
+    from selenium.webdriver.common.keys import Keys
+
+    handle = page["keep"]
+    assert handle.aria_role == "slider" and page.kept() == 8
+    assert [handle.get_attribute(f"aria-value{end}") for end in ("min", "max")] == ["0", "15"]
+    assert handle.get_attribute("aria-valuetext") == "8 of 16 rows are kept"
+    row = page["pad"].rect["height"] / handle.rect["height"] / 16  # in handles
+    before = page.pixels()
+    page.drag((0.5, 0.5), (0.5, 0.5 - 3 * row), of="keep")
+    assert page.kept() == 5
+    page.drag((0.5, 0.5), (0.5, 0.5 + 12 * row), of="keep")
+    assert page.kept() == 15
+    page.drag((0.5, 2.2 / 16), of="rail")
+    assert page.kept() == 2
+    for keys, rows in (
+        (Keys.ARROW_DOWN, 3), (Keys.ARROW_RIGHT, 4), (Keys.ARROW_UP, 3), (Keys.ARROW_LEFT, 2), (Keys.PAGE_DOWN, 6),
+        (Keys.PAGE_UP, 2), (Keys.END, 15), (Keys.ARROW_DOWN, 15), (Keys.HOME, 0), (Keys.ARROW_UP, 0),
+    ):  # fmt: skip
+        handle.send_keys(keys)
+        assert page.kept() == rows
+    box = page.js("return arguments[0].getBoundingClientRect()", handle)
+    centre = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    for kind, move in (("touchStart", 0), ("touchMove", 2), ("touchMove", 4 * row * handle.rect["height"])):
+        points = [{"x": centre[0], "y": centre[1] + move}]
+        page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.wait(lambda: page.kept() == 4)
+    np.testing.assert_array_equal(page.pixels(), before)
+    page.drag((0.9, 4 / 16), (0.9, 0.8))
+    assert page.kept() == 4 and (page.pixels() != before).any()
+
+
+def test_results_of_another_picture_are_marked(page: Page) -> None:
+    """When the picture or the line changes; those of another model are cleared. A run that is overtaken ends."""
+    page.pick("seven")
+    page.fill(n=2)
+
+    def is_stale() -> bool:
+        return "stale" in page["results"].get_attribute("class")
+
+    for change in (
+        lambda: page.keep(9),
+        lambda: page.drag((0.5, 0.5), (0.6, 0.6)),
+        lambda: page["undo"].click(),
+        lambda: page.pick("two"),
+        lambda: page["clear"].click(),
+    ):
+        page.complete()
+        assert not is_stale() and "rows kept, seed 0, temperature 0.8, top-p 0.95" in page["note"].text
+        change()
+        page.wait(is_stale)
+        assert "has changed since" in page["note"].text
+    page.fill(n=16)
+    page.keep(0)
+    page["complete"].click()
+    page.wait(lambda: page.js("return document.getElementById('progress').value") > 0)
+    page.drag((0.5, 0.5), (0.6, 0.6))
+    page.wait_for("Stopped")
+    assert is_stale()
+    before = page.pixels()
     page.driver.find_element("css selector", "#model option:nth-child(3)").click()
     page.wait_for("Ready")
-    page.wait(lambda: page["error"].text == "")
+    assert not page["results"].is_displayed() and page["steps"].is_displayed()
+    assert not page["shelf"].is_displayed()  # it has no samples
+    np.testing.assert_array_equal(page.pixels(), before)
+
+
+def test_what_the_model_sees_in_it(page: Page) -> None:
+    """Only where there is a picture; with a scale in nats."""
+    assert not page["insight"].is_displayed() and not page["unlike"].is_displayed()
+    page.pick("seven")
+    assert page["insight"].is_displayed() and "nats per pixel" in page["nats"].text
+    marks = [mark.text for mark in page.driver.find_elements("css selector", "#scale-marks span")]
+    assert marks == ["0", "2.5", "5 nats"] and "at most 4." in page["surprise"].get_attribute("aria-label")
+    assert page.pixels("#surprise").shape == (16, 16, 3)
+    page["clear"].click()
+    page.wait(lambda: not page["insight"].is_displayed())
+
+
+def test_a_notice_of_rows_that_are_unlike_the_model_s_own(page: Page) -> None:
+    """Below the canvas, for the rows that are kept."""
+    page.pick("seven")
+    for rows, shown in ((8, False), (3, True), (5, False), (1, True), (0, False)):
+        page.keep(rows)
+        assert page["unlike"].is_displayed() == shown
+        assert page["unlike"].text.startswith("unlike what this model was trained on: ") == shown
+    page.keep(3)
+    page["clear"].click()
+    page.wait(lambda: not page["unlike"].is_displayed())
+
+
+def test_a_link_restores_it_all(page: Page, address: str) -> None:
+    """But for pictures of the visitor's own, which are never in it."""
+    page.pick("five")
+    page.fill(n=3, seed=SEEDS[-1], temperature=0.9, topK=40, topP="")
+    page.keep(6)
+    page.complete()
+    tokens = page.tokens()
+    origin = address.rstrip("/")
+    page.driver.execute_cdp_cmd(
+        "Browser.grantPermissions", {"origin": origin, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    )
+    page["copy"].click()
+    page.wait_for("The link is copied.")
+    link = page.driver.current_url
+    assert link == f"{address}#model=demo&sample=five&keep=6&n=3&seed={SEEDS[-1]}&temperature=0.9&topK=40"
+    page.driver.get("about:blank")
+    page.driver.get(link)
+    page.wait_for("Ready")
+    assert page.picked() == ["five"] and page.kept() == 6 and page["seed"].get_property("value") == str(SEEDS[-1])
+    page.complete()
+    assert page.tokens() == tokens
+    page["again"].click()
+    page.wait_for("Done")
+    assert page.tokens() != tokens and f"seed {page['seed'].get_property('value')}," in page["note"].text
+    page.fill(seed=SEEDS[-1])
+    page["file"].send_keys(str(PICTURE))  # which is not in the link
+    page.wait_for_class("seven")
+    page["copy"].click()
+    page.wait_for("The link is copied. Your own picture is not in it.")
+    assert page.driver.current_url == f"{link.replace('sample=five&', '')}&topP=0.95"  # what the model recommends
+    page.driver.get(f"{address}#model=demo~3&keep=3&n=2&seed=1&temperature=1&topK=5&topP=0.5")  # in the same page
+    page.wait(lambda: page["model"].get_property("value") == "demo~3")
+    page.wait_for("Ready")
+    values = [page[name].get_property("value") for name in ("n", "seed", "temperature", "topK", "topP")]
+    assert page.kept() == 3 and values == ["2", "1", "1", "5", "0.5"] and page["hint"].is_displayed()
+
+
+def test_links_that_cannot_be_followed(page: Page, address: str) -> None:
+    page.driver.get(f"{address}#model=none&sample=eleven&n=99&keep=1e9&other=<script>")
+    page.wait(lambda: "“none”, which is not served here" in page["model-error"].text)
+    assert "no sample picture called “eleven”" in page["file-error"].text
+    assert page["n"].get_attribute("aria-invalid") and page["n-error"].is_displayed() and page.kept() == 8
+
+
+def test_saving(page: Page, session: Session) -> None:
+    """Pillow reads the very pixels, in PNG and in GIF, which rests at its end."""
+    page.pick("seven")
+    page.fill(n=3, seed=4)
+    page.complete()
+    pictures = levels(session, page.tokens()[1])
+    large, small, film = page.driver.find_elements("css selector", "#list li:nth-child(2) button")
+    for button, scale, name in ((large, 32, "demo-seven-seed4-2.png"), (small, 1, "demo-seven-seed4-2-small.png")):
+        file = page.saved(button)
+        assert file.name == name
+        pixels = np.asarray(Image.open(file).convert("RGB"))
+        np.testing.assert_array_equal(pixels, pictures.repeat(scale, 0).repeat(scale, 1))
+    file = page.saved(film)
+    assert file.name == "demo-seven-seed4-2.gif"
+    with Image.open(file) as gif:
+        assert gif.size == (512, 512) and gif.info["loop"] == 0
+        np.testing.assert_array_equal(np.asarray(gif.convert("RGB"))[:256], pictures[:8].repeat(32, 0).repeat(32, 1))
+        count = gif.n_frames  # type: ignore[attr-defined]
+        assert 60 <= count <= 70
+        gif.seek(count - 1)
+        assert gif.info["duration"] == 2500
+        np.testing.assert_array_equal(np.asarray(gif.convert("RGB")), pictures.repeat(32, 0).repeat(32, 1))
+    with Image.open(page.saved(page["gif"])) as gif:
+        gif.seek(gif.n_frames - 1)  # type: ignore[attr-defined]
+        sheet = np.asarray(gif.convert("RGB"))
+        assert gif.size == (33 * 16, 33 * 16)
+        for i, tokens in enumerate(page.tokens()):
+            top, left = i // 2 * 17 * 16, i % 2 * 17 * 16
+            picture = levels(session, tokens).repeat(16, 0).repeat(16, 1)
+            np.testing.assert_array_equal(sheet[top : top + 256, left : left + 256], picture)
+
+
+def test_errors_where_the_fault_is(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_text("not a picture")
+    page["file"].send_keys(str(tmp_path / "picture.png"))
+    assert "cannot be decoded" in page.wait(lambda: page["file-error"].text)
+    page.pick("seven")
+    assert page["file-error"].text == ""
+    page.driver.find_element("css selector", "#options summary").click()
+    for name, value, words in (
+        ("n", "99", "Choose a whole number from 1 to 16."),
+        ("n", "", "Choose a whole number from 1 to 16."),
+        ("seed", "-1", "Choose a whole number from 0 to 2⁶⁴ − 1."),
+        ("seed", str(2**64), "Choose a whole number from 0 to 2⁶⁴ − 1."),
+        ("temperature", "-0.1", "Choose a number of at least 0."),
+        ("topK", "1.5", "Choose a whole number of at least 0."),
+        ("topP", "1.01", "Choose a number above 0 and up to 1."),
+    ):
+        right = page[name].get_property("value")
+        page.fill(**{name: value})
+        assert page[f"{name}-error"].text == words and page[name].get_attribute("aria-invalid") == "true"
+        assert page[name].get_attribute("aria-describedby") == f"{name}-error"
+        page["complete"].click()
+        assert page.js("return document.activeElement.id") == name and not page["results"].is_displayed()
+        page.fill(**{name: right or 1})
+        assert page[f"{name}-error"].text == "" and page[name].get_attribute("aria-invalid") is None
+    page.driver.find_element("css selector", "#model option:nth-child(2)").click()
+    page.wait(lambda: "does not match its sha256" in page["model-error"].text)
+    assert page["retry"].is_displayed() and not page["complete"].is_enabled()
+    page.driver.find_element("css selector", "#model option:nth-child(3)").click()
+    page.wait_for("Ready")
+    assert page["model-error"].text == "" and not page["retry"].is_displayed()
+
+
+def test_dropped_and_pasted(page: Page) -> None:
+    content = base64.b64encode(PICTURE.read_bytes()).decode()
+    script = """const [kind, content] = arguments;
+        const transfer = new DataTransfer();
+        const bytes = Uint8Array.from(atob(content ?? ''), (c) => c.charCodeAt(0));
+        if (content) transfer.items.add(new File([bytes], 'a.png', { type: 'image/png' }));
+        else transfer.setData('text/plain', 'words');
+        dispatchEvent(kind === 'drop' ? new DragEvent('drop', { dataTransfer: transfer, cancelable: true })
+          : new ClipboardEvent('paste', { clipboardData: transfer }));"""
+    for kind, words in (("drop", "What was dropped is not a file."), ("paste", "The clipboard holds no picture.")):
+        page.js(script, kind, None)
+        assert page["file-error"].text.startswith(words)
+        page.js(script, kind, content)
+        page.wait_for_class("seven")
+        assert page["file-error"].text == ""
+        page["clear"].click()
+
+
+def test_loading_shows_how_far_it_is(page: Page) -> None:
+    page.js("""window.told = [];
+        new MutationObserver(() => told.push(document.getElementById('loading-text').textContent))
+          .observe(document.getElementById('loading-text'), { childList: true });""")
+    page.driver.find_element("css selector", "#model option:nth-child(3)").click()
+    page.wait_for("Ready")
+    assert "Loading weights.safetensors: 100 %" in page.js("return told")
+    assert not page["loading"].is_displayed()
 
 
 def test_a_library_that_cannot_be_loaded(tmp_path: Path) -> None:
@@ -206,36 +616,110 @@ def test_a_library_that_cannot_be_loaded(tmp_path: Path) -> None:
         shutil.copyfile(ROOT / "runtime" / "js" / "node_modules" / "onnxruntime-web" / "dist" / name, dist / name)
     with serving("--onnxruntime-web", dist) as address:
         os.truncate(dist / ONNXRUNTIME_WEB[2], 1000)  # its WebAssembly
-        with browsing(address, "--disable-gpu") as page:
-            said = page.wait(lambda: page["error"].text)
+        with browsing(address, tmp_path / "downloads", "--disable-gpu") as page:
+            said = page.wait(lambda: page["model-error"].text)
             assert said.startswith("onnxruntime-web cannot be loaded (") and "\n" not in said
         (dist / ONNXRUNTIME_WEB[0]).unlink()
-        with browsing(address, "--disable-gpu") as page:
-            said = page.wait(lambda: page["error"].text)
+        with browsing(address, tmp_path / "downloads", "--disable-gpu") as page:
+            said = page.wait(lambda: page["model-error"].text)
             assert said.startswith("onnxruntime-web cannot be loaded (") and said.endswith("still running?")
+            assert not page["model-label"].is_displayed()  # of one model there is no choice
 
 
 def test_no_gpu_is_not_offered(page: Page) -> None:
-    assert not page["provider"].is_displayed()
+    page.driver.find_element("css selector", "#options summary").click()
+    assert page["n"].is_displayed() and not page["provider"].is_displayed()
 
 
 @pytest.mark.parametrize("page", [SOFTWARE_GPU], indirect=True)
-def test_webgpu_draws_the_same(page: Page) -> None:
+def test_webgpu_draws_the_same(page: Page, session: Session) -> None:
     """Whose buffers hold the cache from step to step, twice, with and without a primer's."""
+    page.driver.find_element("css selector", "#options summary").click()
     page.driver.find_element("css selector", "#provider option[value=webgpu]").click()
-    page.wait_for("Ready, WebGPU")
+    page.wait_for("Ready, with WebGPU")
     page["file"].send_keys(str(PICTURE))
-    page.wait(lambda: page.classes()[:1] == ["seven"])
-    session = open_session(device="cpu")
-    primer = tokens_of(session, Image.open(PICTURE).convert("RGB"))
+    page.wait_for_class("seven")
+    primer = primer_of(session, PICTURE)
     for n, keep, seed in ((2, 15, 1), (1, 0, 3)):
-        page.fill(n=n, keep=keep, seed=seed)
-        page["draw"].click()
-        page.wait(lambda: page["stop"].get_attribute("disabled"), 300)
-        page.wait_for("Done")
+        page.fill(n=n, seed=seed)
+        page.keep(keep)
+        page.complete(300)
         assert page.tokens() == generate_all(session, primer[: 16 * keep], GenerationOptions(n=n, seed=seed)).tolist()
+
+
+# The size of what can be touched; what lies over something else counts as that.
+TARGETS = """return [...document.querySelectorAll('button, select, summary, input, .button, [role=slider], #pad')]
+  .filter((e) => e.checkVisibility() && !e.closest('.button > *'))
+  .map((e) => [e.id || e.textContent || e.ariaLabel, e.getBoundingClientRect()])
+  .filter(([, box]) => box.width < 44 || box.height < 44)
+  .map(([name, box]) => `${name}: ${box.width} x ${box.height}`)"""
+
+
+def test_a_phone(page: Page) -> None:
+    """The canvas and the button are on its first screen, all can be touched, and nothing scrolls sideways."""
+    page.phone()
+
+    def check() -> None:
+        assert page.js("return document.documentElement.scrollWidth") <= 390
+        assert page.js(TARGETS) == []
+
+    page.driver.refresh()
+    page.wait_for("Ready")
+    check()
+    for name in ("pad", "complete", "keep", "shelf"):
+        box = page.js("return document.getElementById(arguments[0]).getBoundingClientRect()", name)
+        assert box["top"] >= 0 and box["bottom"] <= 844 and box["left"] >= 0 and box["right"] <= 390, name
+    page.pick("seven")
+    page.complete()
+    page.driver.find_element("css selector", "#options summary").click()
+    check()
+    page["pen"].click()
+    page.wait(lambda: page["pen-colours"].is_displayed())
+    check()
+
+
+# Of every text that is shown: its contrast to what is behind it, where that is below what WCAG asks for.
+CONTRAST = """
+const context = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+const levels = (colours) => {
+  context.clearRect(0, 0, 1, 1);
+  for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); }
+  return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+};
+const luminance = (colour) => colour
+  .map((level) => level / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+return [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() && !e.closest('.unseen, #board')
+    && !e.closest(':disabled, [aria-disabled=true]')
+    && [...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim())).map((e) => {
+  const behind = [];
+  for (let at = e; at; at = at.parentElement) behind.unshift(getComputedStyle(at).backgroundColor);
+  const [text, ground] = [levels([...behind, getComputedStyle(e).color]), levels(behind)].map(luminance);
+  const ratio = (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
+  return [e.textContent.trim().slice(0, 30), ratio];
+}).filter(([, ratio]) => ratio < 4.5);
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours(page: Page, scheme: str) -> None:
+    """The page is as bright or as dark as the system wants it, and every text stands out from its ground."""
+    page.scheme(scheme)
+    page.pick("seven")
+    page.fill(n=2)
+    page.complete()
+    page.keep(3)  # which marks the results, and is unlike the model's own
+    assert page["unlike"].is_displayed()
+    page.driver.find_element("css selector", "#options summary").click()
+    page.fill(n=99)
+    page.js("document.activeElement.blur()")
+    time.sleep(0.3)  # of a transition
+    assert page.js(CONTRAST) == []
+    with Image.open(io.BytesIO(page.driver.get_screenshot_as_png())) as picture:
+        ground = picture.convert("L").getpixel((3, 3))
+    assert isinstance(ground, int) and (ground > 220 if scheme == "light" else ground < 40)
 
 
 def test_narrow_screens(page: Page) -> None:
     page.driver.set_window_size(380, 800)
-    assert page.driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    assert page.js("return document.documentElement.scrollWidth <= innerWidth")

@@ -19,7 +19,7 @@ export class RemoteModel {
     });
   }
 
-  /** Asks for a task of page/worker.mjs. Rejects with an Error in words. */
+  /** Asks for a task of page/worker.mjs. Rejects with an Error in words; `field` names the option at fault, if any. */
   async ask(task, request = {}) {
     await this.#ready;
     const id = this.#next++;
@@ -34,10 +34,10 @@ export class RemoteModel {
     this.#worker.postMessage({ task: 'stop' });
   }
 
-  #settle({ id, result, error }) {
+  #settle({ id, result, error, field }) {
     const { resolve, reject } = this.#waiting.get(id);
     this.#waiting.delete(id);
     if (error === undefined) resolve(result);
-    else reject(new Error(error));
+    else reject(Object.assign(new Error(error), { field }));
   }
 }

@@ -1,188 +1,296 @@
 /** The page: what the visitor does, and what the model is asked for. */
 
-import { imageOf } from '/js/web.mjs';
+import { Insight } from './insight.mjs';
+import { oneAtATime } from './later.mjs';
+import { Line } from './line.mjs';
+import { Address, readLink } from './link.mjs';
 import { RemoteModel } from './model.mjs';
+import { ModelStatus, listModels, pickModel, pickedModel } from './models.mjs';
+import { Options, sentence, wordsOf } from './options.mjs';
 import { Pad } from './pad.mjs';
-import { Completions, paintKept, showClasses, showSurprise } from './view.mjs';
+import { Progress } from './progress.mjs';
+import { Results } from './results.mjs';
+import { Shelf, readSheet } from './shelf.mjs';
+import { listen } from './source.mjs';
+import { Tools } from './tools.mjs';
 
 const $ = (id) => document.getElementById(id);
-const SAMPLING = ['temperature', 'topK', 'topP'];
+const elements = (ids) => Object.fromEntries(Object.entries(ids).map(([name, id]) => [name, $(id)]));
 
 const model = new RemoteModel((message) => (message.type === 'step' ? drawn(message) : loading(message)));
-const pad = new Pad($('pad'), () => use(undefined));
-let opened; // what the worker says of the model
-let controlled; // address of the model from whose recommendation the controls started
-let picture; // an opened picture; undefined: the pad's
-let seen; // the picture as the model sees it
-let completions;
+const pad = new Pad($('pad'), $('cursor'), pictureChanged);
+const line = new Line({
+  ...elements({ handle: 'keep', rail: 'rail', stage: 'stage', kept: 'kept', drawn: 'drawn' }),
+  changed: lineChanged,
+});
+const fields = elements({ n: 'n', seed: 'seed', temperature: 'temperature', topK: 'topK', topP: 'topP' });
+const options = new Options(fields, () => address.write());
+const shelf = new Shelf($('shelf'), ({ name, image }) => use(image, name));
+const tools = new Tools(pad);
+const results = new Results(
+  elements({ section: 'results', list: 'list', note: 'note', gif: 'gif', again: 'again', steps: 'steps' }),
+  (completions) => model.ask('gif', completions),
+  (error) => tell('error', error.message),
+);
+const address = new Address(
+  () => opened && { model: pickedModel($('model')).name, sample: pad.sample, keep: line.rows, ...options.texts() },
+);
+const modelStatus = new ModelStatus(
+  elements({ area: 'loading', text: 'loading-text', bar: 'loading-bar', error: 'model-error', retry: 'retry' }),
+);
+const progress = new Progress($('progress'), $('left'));
+const insight = new Insight(
+  elements({
+    section: 'insight', classes: 'classes', map: 'surprise', bar: 'scale-bar', scale: 'scale-marks', summary: 'nats',
+    error: 'insight-error', unlike: 'unlike',
+  }),
+);
+
+let opened; // what the worker says of the model, once it can be asked
+let openings = 0; // so that an overtaken one is dropped
+let recommended; // address of the model whose recommendation the options started from
+let takings = 0; // so that an overtaken picture is dropped
 let hasGpu = false; // whether the browser has WebGPU and something to run it on
-let began; // {time, position} of the first step
-let looking = 0; // so that an overtaken look is dropped
+let running = false; // whether completions are being drawn
 
 function say(text) {
   $('status').textContent = text;
+  $('left').textContent = '';
 }
 
-function fail(error) {
-  $('error').textContent = error.message;
-  $('error').hidden = false;
+/** Shows what is wrong where it is; nothing is if `words` is empty. */
+function tell(place, words = '') {
+  $(place).textContent = words;
 }
 
-/** Does something; what goes wrong is shown in words. */
-async function attempt(action) {
-  $('error').hidden = true;
-  try {
-    await action();
-  } catch (error) {
-    fail(error);
-  }
+// The model
+
+function loading(message) {
+  const words = modelStatus.loading(message);
+  if (running) say(words);
 }
 
-function loading({ file, loaded, total }) {
-  if (!began) say(`Loading ${file}: ${Math.round((100 * loaded) / total)} %`);
-}
-
-async function open() {
+/** Opens the chosen model; what an address asks for is restored. */
+async function open(link = {}) {
+  const mine = ++openings;
+  takings++;
+  const kept = pad.blank ? undefined : { image: pad.image, sample: pad.sample };
+  model.stop();
   opened = undefined;
-  $('draw').disabled = true;
-  say('Loading the model');
-  const choice = $('model').selectedOptions[0];
-  const forGpu = hasGpu && choice.dataset.precision === 'fp32'; // of rounded weights, a GPU here has no kernels
-  $('provider-label').hidden = !forGpu;
-  const onGpu = forGpu && $('provider').value === 'webgpu';
-  opened = await model.ask('open', { url: choice.value, onGpu });
-  if (controlled !== choice.value) {
-    controlled = choice.value;
-    $('keep').max = opened.size.height - 1;
-    $('keep').value = Math.floor(opened.size.height / 2);
-    for (const name of SAMPLING) $(name).value = opened.sampling[name];
-  }
-  await look();
-  $('draw').disabled = !opened.draws;
-  say(`Ready, ${onGpu ? 'WebGPU and ' : ''}${opened.threads} ${opened.threads === 1 ? 'thread' : 'threads'}`);
-}
-
-/** Takes a picture, or the pad's if undefined. */
-function use(image) {
-  picture = image;
-  attempt(look);
-}
-
-async function look() {
-  if (!opened) return;
-  const mine = ++looking;
-  const image = current();
-  const result = await model.ask('look', { image });
-  if (mine !== looking) return;
-  seen = result.seen;
-  showSeen();
-  const { classes, score } = await model.ask('judge', { image });
-  if (mine !== looking) return;
-  showClasses($('classes'), classes);
-  if (score) showSurprise($('surprise'), seen, score, $('nats'));
-}
-
-function current() {
-  const { width, height, data } = picture ?? pad.image();
-  return { width, height, data };
-}
-
-function showSeen() {
-  if (!seen) return;
-  const rows = Number($('keep').value);
-  $('keep-value').textContent = `${rows} of ${seen.height}`;
-  paintKept($('seen'), seen, rows);
-}
-
-async function draw() {
-  const options = { keepRows: Number($('keep').value), n: Number($('n').value), seed: $('seed').value || '0' };
-  // An empty control leaves the choice to the model.
-  for (const name of SAMPLING) if ($(name).value !== '') options[name] = Number($(name).value);
-  if (!/^\d+$/.test(options.seed)) throw new Error('the seed must be a whole number of at least 0');
-  if (!(options.n >= 1 && options.n <= 16)) throw new Error('choose 1 to 16 completions');
-  const kept = options.keepRows * seen.width;
-  completions = new Completions($('completions'), seen, kept, options.n);
-  began = undefined;
-  $('progress').value = 0;
-  $('draw').disabled = true;
-  $('stop').disabled = false;
-  say('Drawing');
+  results.clear();
+  insight.clear();
+  modelStatus.begin();
+  tell('error');
+  $('complete').disabled = true;
+  say('Loading');
   try {
-    const result = await model.ask('complete', { image: current(), options });
-    if (result.stopped) say('Stopped');
-    else {
-      completions.finish(result.tokens);
-      say(`Done: ${rate(seen.width * seen.height - 1)}`);
-    }
-  } finally {
-    $('draw').disabled = false;
-    $('stop').disabled = true;
+    const { url, canUseGpu } = pickedModel($('model'));
+    $('provider-field').hidden = !(hasGpu && canUseGpu);
+    const onGpu = hasGpu && canUseGpu && $('provider').value === 'webgpu';
+    const answer = await model.ask('open', { url, onGpu });
+    if (mine !== openings) return;
+    await prepare(answer, url, link, kept);
+    if (mine !== openings) return;
+    modelStatus.end();
+    $('complete').disabled = !opened.draws;
+    say(!opened.draws ? 'This model cannot draw: it has no decode graph' : onGpu ? 'Ready, with WebGPU' : 'Ready');
+  } catch (error) {
+    if (mine !== openings) return;
+    modelStatus.fail(error.message, true);
+    say('There is no model');
   }
 }
 
-function drawn({ position, tokens, colours }) {
-  began ??= { time: performance.now(), position, n: tokens.length };
-  if (position === began.position) say('Drawing');
-  completions.step(position, colours);
-  const total = seen.width * seen.height;
-  $('progress').value = (position + 1 - began.position) / (total - began.position);
-  if (position % seen.width === seen.width - 1) say(`Drawing: ${rate(position)}`);
+/** The page for an opened model, with the picture that an address names, or that was there before. */
+async function prepare(answer, url, link, kept) {
+  const { size, palette, sampling, examples } = answer;
+  const isAnother = recommended !== url;
+  recommended = url;
+  $('stage').style.setProperty('--side', size.width);
+  $('stage').style.setProperty('--shape', `${size.width} / ${size.height}`);
+  pad.reset(size, palette);
+  tools.reset(palette);
+  if (isAnother) {
+    line.reset(size.height);
+    options.set(Object.fromEntries(Object.entries(sampling).map(([name, value]) => [name, String(value)])));
+  }
+  if (/^\d+$/.test(link.keep ?? '')) line.rows = Number(link.keep);
+  options.set(link);
+  if (options.invalid()) $('options').open = true;
+  tell('file-error');
+  const samples = await (examples ? readSheet(url, examples, size) : Promise.resolve([])).catch((error) => {
+    tell('file-error', error.message);
+    return [];
+  });
+  if (recommended !== url) return;
+  shelf.fill(samples);
+  opened = answer;
+  const named = link.sample === undefined ? undefined : shelf.find(link.sample);
+  if (link.sample !== undefined && !named) tell('file-error', `This model has no sample picture called “${link.sample}”.`);
+  const picture = named ? { image: named.image, sample: named.name } : kept;
+  // An address names all there is; a picture of before is seen through the new model's eyes.
+  if (picture) await take(picture.image, shelf.find(picture.sample) && picture.sample);
+  else await model.ask('look', { image: pad.image }); // which loads the weights
+  pictureShown();
 }
 
-function rate(position) {
-  const seconds = (performance.now() - began.time) / 1000;
-  const steps = position - began.position;
-  const left = (seconds / Math.max(steps, 1)) * (seen.width * seen.height - 1 - position);
-  const speed = Math.round((began.n * steps) / Math.max(seconds, 1e-3));
-  return `${speed.toLocaleString('en')} tokens/s${left > 0.5 ? `, ${Math.ceil(left)} s left` : `, ${seconds.toFixed(1)} s`}`;
+// The picture
+
+/** Shows a picture, pixels or a file, as the model sees it. sample: its name on the shelf, if it is from there. */
+async function take(image, sample) {
+  const mine = ++takings;
+  const tokens = await model.ask('look', { image });
+  if (mine === takings) pad.load(tokens, { image, sample });
 }
 
-async function openFile(file) {
-  if (!file) return;
-  const image = await imageOf(file);
-  const bitmap = await createImageBitmap(file);
-  pad.show(bitmap);
-  bitmap.close();
-  use(image);
+/** The same at the visitor's wish: what is wrong is said beside the shelf and the picker. */
+async function use(image, sample) {
+  tell('file-error');
+  try {
+    if (!opened) throw new Error('There is no model yet that could look at it.');
+    await take(image, sample);
+  } catch (error) {
+    tell('file-error', sentence(error.message));
+  }
 }
 
-function setEraser(on) {
-  pad.erases = on;
-  $('eraser').setAttribute('aria-pressed', on);
-  $('pen').setAttribute('aria-pressed', !on);
+function pictureChanged() {
+  takings++;
+  outdate();
+  pictureShown();
 }
 
-$('model').addEventListener('change', () => attempt(open));
-$('provider').addEventListener('change', () => attempt(open));
-$('file').addEventListener('change', () => attempt(() => openFile($('file').files[0])));
-$('pen').addEventListener('click', () => setEraser(false));
-$('eraser').addEventListener('click', () => setEraser(true));
-$('pad').addEventListener('erase', () => setEraser(!pad.erases));
-$('clear').addEventListener('click', () => pad.clear());
-$('keep').addEventListener('input', showSeen);
-$('draw').addEventListener('click', () => attempt(draw));
+function pictureShown() {
+  tools.show();
+  shelf.mark(pad.sample);
+  if (pad.blank) insight.clear();
+  else insight.wait();
+  judge();
+  address.write();
+}
+
+function lineChanged() {
+  outdate();
+  insight.keep(line.rows);
+  address.write();
+}
+
+/** What is drawn, or being drawn, is of another picture. */
+function outdate() {
+  if (running) model.stop();
+  results.outdate();
+}
+
+/** Asks what the model makes of the picture. */
+const judge = oneAtATime(async () => {
+  if (pad.blank || !opened) return;
+  const [of, asked] = [opened, takings];
+  const isCurrent = () => of === opened && asked === takings && !pad.blank;
+  try {
+    const judgement = await model.ask('judge', { image: pad.image });
+    if (!isCurrent()) return;
+    insight.show(judgement, of.size);
+    insight.keep(line.rows);
+  } catch (error) {
+    if (isCurrent()) insight.fail(sentence(error.message));
+  }
+});
+
+// The completions
+
+async function complete() {
+  tell('error');
+  const wrong = options.invalid();
+  if (wrong) {
+    $('options').open = true;
+    wrong.focus();
+    return;
+  }
+  const request = { ...options.request(), keepRows: line.rows };
+  const pixels = pad.pixels();
+  const title = [pickedModel($('model')).name, pad.sample ?? 'picture', `seed${request.seed}`].join('-');
+  const { n, keepRows: rows } = request;
+  results.begin({ n, pixels, rows, palette: opened.palette, title, words: wordsOf(request, pixels.height) });
+  progress.begin(pixels.width * pixels.height);
+  showRunning(true);
+  say('Reading the picture');
+  try {
+    const { tokens, stopped } = await model.ask('complete', { image: pad.image, options: request });
+    if (!stopped) results.finish(tokens);
+    say(stopped ? 'Stopped' : `Done in ${progress.seconds.toFixed(1)} s`);
+  } catch (error) {
+    say('Nothing was drawn');
+    if (options.tell(error.field, sentence(error.message))) $('options').open = true;
+    else tell('error', sentence(error.message));
+  } finally {
+    progress.end();
+    showRunning(false);
+  }
+}
+
+function newSeed() {
+  options.set({ seed: String(crypto.getRandomValues(new Uint16Array(1))[0]) });
+  address.write();
+}
+
+function drawn({ position, tokens }) {
+  if (!running) return;
+  results.step(position, tokens);
+  if (progress.step(position)) say('Drawing');
+}
+
+function showRunning(on) {
+  running = on;
+  const hadFocus = [$('complete'), $('again'), $('stop')].includes(document.activeElement);
+  $('complete').disabled = on || !opened?.draws;
+  $('stop').hidden = !on;
+  if (hadFocus) $(on ? 'stop' : 'complete').focus();
+}
+
+// The address
+
+async function copyLink() {
+  const without = pad.blank || pad.sample !== undefined ? '' : ' Your own picture is not in it.';
+  say(`The link is ${(await address.copy()) ? 'copied' : 'in the address bar'}.${without}`);
+}
+
+/** Does what the address says. */
+async function follow() {
+  const link = readLink(location.hash);
+  const known = pickModel($('model'), link.model);
+  pad.clear();
+  await open(link);
+  if (link.model !== undefined && !known) {
+    modelStatus.fail(`The link is of the model “${link.model}”, which is not served here.`, false);
+  }
+}
+
+$('model').addEventListener('change', () => open());
+$('provider').addEventListener('change', () => open());
+$('retry').addEventListener('click', () => ($('model').length ? (pad.blank ? follow : open)() : start()));
+$('complete').addEventListener('click', complete);
 $('stop').addEventListener('click', () => model.stop());
-$('dice').addEventListener('click', () => ($('seed').value = crypto.getRandomValues(new Uint32Array(1))[0]));
-$('drop').addEventListener('dragover', (event) => {
-  event.preventDefault();
-  $('drop').classList.add('over');
+$('copy').addEventListener('click', copyLink);
+$('dice').addEventListener('click', () => newSeed());
+$('again').addEventListener('click', () => {
+  newSeed();
+  complete();
 });
-$('drop').addEventListener('dragleave', () => $('drop').classList.remove('over'));
-$('drop').addEventListener('drop', (event) => {
-  event.preventDefault();
-  $('drop').classList.remove('over');
-  attempt(() => openFile(event.dataTransfer.files[0]));
-});
-addEventListener('paste', (event) => attempt(() => openFile(event.clipboardData.files[0])));
+listen({ input: $('file'), stage: $('stage'), taken: (file) => use(file, undefined), refused: (words) => tell('file-error', words) });
+addEventListener('hashchange', follow);
 
-await attempt(async () => {
-  const response = await fetch('/bundles.json').catch(() => undefined);
-  if (!response?.ok) throw new Error('the list of models cannot be loaded; is igpt-run web still running?');
-  for (const { name, precision, size, url } of await response.json()) {
-    const option = new Option(`${name}, ${precision}, ${(size / 1e6).toFixed(0)} MB`, url);
-    option.dataset.precision = precision;
-    $('model').add(option);
+/** Lists the models, and opens the one that the address names, or the first. */
+async function start() {
+  modelStatus.begin();
+  try {
+    await listModels($('model'));
+  } catch (error) {
+    modelStatus.fail(error.message, true);
+    say('There is no model');
+    return;
   }
   hasGpu = Boolean(await navigator.gpu?.requestAdapter().catch(() => null));
-  await open();
-});
+  await follow();
+}
+
+await start();

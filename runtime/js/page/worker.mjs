@@ -1,6 +1,9 @@
 /** The model, off the page's thread: messages in, what was asked for and what is being drawn out. */
 
-import { openBundle } from '/js/web.mjs';
+import { imageOf, openBundle } from '/js/web.mjs';
+import { savedScale } from './canvas.mjs';
+import { filmOf } from './film.mjs';
+import { encodeGif } from './gif.mjs';
 
 /** onnxruntime-web for WebAssembly or WebGPU. */
 async function load(kind) {
@@ -16,48 +19,68 @@ async function load(kind) {
 }
 
 let model;
+let openings = 0; // so that an overtaken one is dropped
 let running; // AbortController of the completions being drawn
 
 const tasks = {
   async open({ url, onGpu }) {
-    await model?.release();
+    const mine = ++openings;
+    const before = model;
     model = undefined;
+    await before?.release();
     const ort = await load('wasm');
     const webgpu = onGpu && (await load('webgpu'));
-    const progress = (done) => postMessage({ type: 'loading', ...done });
+    const progress = (done) => mine === openings && postMessage({ type: 'loading', ...done });
     const opened = await openBundle(url, { ort, webgpu, progress });
+    if (mine !== openings) {
+      await opened.release();
+      throw new Error('another model was chosen meanwhile');
+    }
     model = opened;
-    const { classifier, graphs } = model.manifest;
+    const { graphs, examples } = model.manifest;
     const { size, sampling } = model;
-    const threads = ort.env.wasm.numThreads;
-    return { size, sampling, hasClasses: classifier !== null, draws: 'decode' in graphs, threads };
+    return { size, sampling, palette: paletteOf(), examples: examples ?? null, draws: 'decode' in graphs };
   },
   async look({ image }) {
-    const tokens = await model.tokens(image);
-    return { seen: model.images([tokens])[0], tokens };
+    return model.tokens(await pixelsOf(image));
   },
-  async judge({ image }) {
+  async judge({ image: given }) {
+    const image = await pixelsOf(given);
     const classes = model.labels.length ? await model.classify(image) : [];
     const score = 'decode' in model.manifest.graphs ? await model.score(image) : undefined;
-    return { classes, score };
+    return { classes, score, notices: score ? noticesOf(score.nats) : [] };
   },
   async complete({ image, options }) {
     running = new AbortController();
-    const run = model.complete(image, { ...options, seed: BigInt(options.seed), signal: running.signal });
+    const { signal } = running;
+    const pixels = await pixelsOf(image);
+    const run = model.complete(pixels, { ...options, seed: BigInt(options.seed), signal });
     try {
-      const palette = paletteOf();
-      for await (const { position, tokens } of run) {
-        postMessage({ type: 'step', position, tokens, colours: Array.from(tokens, (token) => palette[token]) });
-      }
+      for await (const { position, tokens } of run) postMessage({ type: 'step', position, tokens });
       return { tokens: await run.tokens() };
     } catch (error) {
-      if (running.signal.aborted) return { stopped: true };
+      if (signal.aborted) return { stopped: true };
       throw error;
     } finally {
       running = undefined;
     }
   },
+  async gif(completions) {
+    const { size, frames } = filmOf(completions);
+    return encodeGif(size, frames, savedScale(size));
+  },
 };
+
+/** By the number of rows that are kept: a line that says that they are unlike what the model was trained on, else null. */
+function noticesOf(nats) {
+  const { height, width } = model.size;
+  return Array.from({ length: height }, (_, rows) => model.likeness(nats.subarray(0, rows * width))?.notice ?? null);
+}
+
+/** A picture's pixels. A file is decoded here: a large one would keep the page's thread busy. */
+function pixelsOf(image) {
+  return image instanceof Blob ? imageOf(image) : image;
+}
 
 /** The colour of every token, [r, g, b]. */
 function paletteOf() {
@@ -80,7 +103,7 @@ addEventListener('message', async ({ data: { id, task, ...rest } }) => {
   try {
     postMessage({ type: 'done', id, result: await tasks[task](rest) });
   } catch (error) {
-    postMessage({ type: 'done', id, error: error?.message ?? String(error) });
+    postMessage({ type: 'done', id, error: error?.message ?? String(error), field: error?.field });
   }
 });
 postMessage({ type: 'ready' });

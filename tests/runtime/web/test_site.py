@@ -108,6 +108,22 @@ def test_a_file_that_the_manifest_names_besides(
     assert serve(bundle_copy)("/bundles/0/.netrc")[0].status == 404
 
 
+def test_a_sheet_of_examples(
+    serve: Callable[..., Client], bundle_copy: Path, replace_file: Callable[[Path, str, bytes], None]
+) -> None:
+    """Is served if the manifest names it as such and it is a picture."""
+    for name in ("examples.png", "notes.txt"):
+        replace_file(bundle_copy, name, b"a sheet")
+        path = bundle_copy / "manifest.json"
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "examples": {"file": name, "names": ["one"]}}))
+        response, body = serve(bundle_copy)(f"/bundles/0/{name}")
+        if name == "examples.png":
+            assert response.status == 200 and response.headers["Content-Type"] == "image/png" and body == b"a sheet"
+        else:
+            assert response.status == 404
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "complete.onnx"])
 @pytest.mark.parametrize("kind", ["pipe", "link", "loop", "directory", "nothing", "longer", "device"])
 def test_what_takes_the_place_of_a_file(

@@ -12,7 +12,17 @@ from igpt_runtime.bundle.directory import MANIFEST_FILE, WEIGHTS_FILE, leads_out
 from igpt_runtime.errors import BundleError, DeviceError
 from igpt_runtime.regular import IrregularFileError, open_regular
 
-PAGE = ("index.html", "page.css", "page.mjs", "model.mjs", "pad.mjs", "view.mjs", "worker.mjs")
+PAGE = (
+    "index.html",
+    "page.css",
+    *(
+        f"{name}.mjs"
+        for name in (
+            "canvas", "colours", "film", "gif", "insight", "later", "line", "link", "lzw", "model", "models", "options",
+            "pad", "page", "palette", "progress", "results", "save", "shelf", "source", "tools", "worker",
+        )
+    ),
+)  # fmt: skip
 JAVASCRIPT = (
     "web.mjs",
     *(
@@ -31,6 +41,7 @@ _TYPES = {
     ".css": "text/css",
     ".mjs": "text/javascript",
     ".json": "application/json",
+    ".png": "image/png",
     ".wasm": "application/wasm",
 }
 
@@ -76,7 +87,10 @@ class Site:
 
 def _names(bundle: Bundle) -> set[str]:
     """Of the files that a page reads: a manifest may name others."""
-    return {MANIFEST_FILE, WEIGHTS_FILE, *(graph.file for graph in bundle.manifest.graphs.values())}
+    graphs = {graph.file for graph in bundle.manifest.graphs.values()}
+    examples = getattr(bundle.manifest, "examples", None)
+    sheet = {examples.file} if examples is not None and examples.file.endswith(".png") else set()
+    return {MANIFEST_FILE, WEIGHTS_FILE, *graphs, *sheet}
 
 
 def _manifest(bundle: Bundle) -> Path:
