@@ -6,11 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+
+from igpt_runtime import complete, open_session
+from igpt_runtime.engine.generate import GenerationOptions
+from igpt_runtime.errors import BundleError
 
 ROOT = Path(__file__).parents[2]
 OPEN = ROOT / "tests/hostile/fuzz/open.mjs"
@@ -54,3 +59,25 @@ def test_in_node(failing: Path) -> None:
     found = json.loads(done.stdout)
     assert found["ours"] and "in the decode graph" in found["error"]
     assert controls(found["error"].encode()) == set()
+
+
+@pytest.fixture
+def nameless(bundle_copy: Path, replace_file: Callable[[Path, str, bytes], None]) -> Path:
+    """A bundle whose decode graph calls an input by what is no UTF-8, with a right hash."""
+    content = (bundle_copy / "decode.onnx").read_bytes()
+    replace_file(bundle_copy, "decode.onnx", content.replace(b"past_length", b"past_leng\xffh"))
+    return bundle_copy
+
+
+def test_names_that_are_no_text(nameless: Path, picture: Path) -> None:
+    with pytest.raises(BundleError, match="decode.onnx has names that are no text; export the bundle again"):
+        complete(open_session(nameless), picture, GenerationOptions(n=1))
+
+
+@needs_node
+def test_a_name_of_two_lines_in_node(
+    bundle_copy: Path, edit_manifest: Callable[[Path, Callable[[dict[str, Any]], Any]], None]
+) -> None:
+    edit_manifest(bundle_copy, lambda record: record.update(sampling_version="a\nb\u2028c"))
+    found = json.loads(run("node", OPEN, bundle_copy).stdout)
+    assert found["ours"] and "has sampling_version 'a b c', this" in found["error"]

@@ -29,9 +29,11 @@ export class ImageError extends IgptError {}
 export class BundleError extends IgptError {}
 export class RuntimeError extends IgptError {}
 
-/** A text without the characters that a terminal obeys: names of files, labels and nodes are others'. */
+/** A text in one line, without the characters that a terminal obeys: names of files, labels and nodes are others'. */
 function harmless(text) {
-  return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, (control) => `\\x${control.charCodeAt(0).toString(16).padStart(2, '0')}`);
+  return text
+    .replace(/[\t\n\r\u2028\u2029]+/g, ' ')
+    .replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, (control) => `\\x${control.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }
 
 const LONGEST = 300; // characters of a foreign error

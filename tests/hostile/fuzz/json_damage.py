@@ -152,4 +152,8 @@ def damage_json(content: bytes, rng: random.Random) -> tuple[bytes, str]:
         change = rng.choice(CHANGES)
         if record:
             change(record, rng)
-    return json.dumps(record).encode(), change.__name__.replace("_", " ")
+    name = change.__name__.replace("_", " ")
+    try:
+        return json.dumps(record).encode(), name
+    except RecursionError:  # what is nested deeply was nested again
+        return b"[" * 100_000, name

@@ -103,18 +103,21 @@ class Graph:
 
         Raises BundleError if they differ.
         """
-        self._compare("input", self._opened.get_inputs(), record.inputs)
+        try:
+            inputs, outputs = map(_specs, (self._opened.get_inputs(), self._opened.get_outputs()))
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{self._path} has names that are no text; export the bundle again") from error
+        self._compare("input", inputs, record.inputs)
         if picked is None:
-            self._compare("output", self._opened.get_outputs(), record.outputs)
+            self._compare("output", outputs, record.outputs)
             return
         wanted = {spec.name: spec.dtype for spec in record.outputs if spec.name in picked}
-        if {value.name: _DTYPES.get(value.type) for value in self._opened.get_outputs()} != wanted:
+        if {spec.name: spec.dtype for spec in outputs} != wanted:
             self._refuse(f"other outputs than {', '.join(picked)}")
 
-    def _compare(self, kind: str, found: Sequence[Any], specs: Sequence[TensorSpec]) -> None:
-        there = [TensorSpec(one.name, _DTYPES.get(one.type, one.type), tuple(one.shape)) for one in found]
-        if there != list(specs):
-            strange = next((one for one in there if one not in specs), None)
+    def _compare(self, kind: str, found: Sequence[TensorSpec], specs: Sequence[TensorSpec]) -> None:
+        if list(found) != list(specs):
+            strange = next((one for one in found if one not in specs), None)
             what = (
                 f"another {kind} ({strange.name!r}, {strange.dtype} {list(strange.shape)})"
                 if strange
@@ -139,6 +142,11 @@ class Graph:
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             remedy = "open the bundle with another release of it, or export the bundle again"
             raise failure(error, f"failed in {self._path}", remedy) from error
+
+
+def _specs(values: Sequence[Any]) -> list[TensorSpec]:
+    """What ONNX Runtime says of inputs or outputs. Raises UnicodeDecodeError for names that are no UTF-8."""
+    return [TensorSpec(one.name, _DTYPES.get(one.type, one.type), tuple(one.shape)) for one in values]
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
