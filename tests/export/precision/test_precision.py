@@ -19,6 +19,7 @@ from igpt_export.cli import main
 from igpt_export.export import ExportOptions, export_bundle
 from igpt_export.model.model import NIBBLE_BLOCK
 from igpt_export.precision.calibration import Outputs, load_pictures, observe
+from igpt_export.precision.picture_source import picture_source
 from igpt_export.precision.precision import Precision
 from igpt_export.precision.quantize import INTEGER_LEVELS, QuantizedTensors
 from igpt_export.verify.certificate import Certificate, Shift, check_loss, compare, compare_features
@@ -129,7 +130,7 @@ def test_compare_is_cross_entropy_and_kl_divergence() -> None:
 def rounded(tiny_checkpoint: Path) -> Callable[[str], Rounded]:
     """A function from a precision to a matrix, the mean squares of its inputs, and the rounded tensors."""
     checkpoint = load_checkpoint(tiny_checkpoint)
-    observation, _ = observe(checkpoint, load_pictures(checkpoint, None))
+    observation, _ = observe(checkpoint, load_pictures(checkpoint, picture_source(checkpoint, None)))
     weight = checkpoint.tensors[f"{LINEAR}.weight"]
     return lambda name: (
         weight,
