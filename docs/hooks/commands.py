@@ -7,6 +7,7 @@ The line `<!-- commands: PROGRAM -->` of a page becomes a section for each of th
 import inspect
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -27,7 +28,7 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
 def _program(name: str) -> Iterator[str]:
     """The sections of an installed program."""
     (script,) = entry_points(group="console_scripts", name=name)
-    command: click.Command = script.load()
+    command: click.Command = import_module(f"{script.module.partition('.')[0]}.cli").main
     return _sections(command, name, None, _LEVEL)
 
 
