@@ -66,7 +66,7 @@ class Folder:
         """mirror: whether a picture and its mirror image are alike. Raises OptionError, ImageError."""
         names = sorted(find_pictures([str(directory)]).names)
         if len(names) < 2:
-            raise OptionError(f"{directory} has {len(names)} pictures; give a directory with at least two")
+            raise OptionError(f"{directory} holds {len(names)} picture; give a directory with at least two")
         whole = [np.asarray(resize_image(read_image(name), SIDE, SIDE, crop=True)) for name in names]
         order = np.random.default_rng(0).permutation(len(whole))
         held_out = max(1, len(whole) // _HELD_OUT)

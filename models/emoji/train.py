@@ -13,23 +13,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from igpt_export.model.model import ImageGPT
 from igpt_runtime.bundle.config import ImageGPTConfig
 from igpt_runtime.errors import IgptError
 from igpt_runtime.pictures.palette import nearest_clusters
 from models.emoji.emoji import SIDE, Bytes
 from models.emoji.sources import Demo, Folder, Source
-from models.training.loop import Recipe, prepend_sos, train
+from models.training import checkpoint
+from models.training.loop import Recipe, nats, train
 from models.training.palette import Floats, fit_palette
+from models.training.sheet import SHEET, save_sheet
 from models.training.start import start
 
 N_CLUSTERS = 512
 _CUBE = 0.25  # share of the palette's pixels that are any colour, so that a photograph keeps its own
 _PALETTE_PICTURES, _PALETTE_PIXELS = 2000, 300_000
-_MEASURED = 256  # held-out pictures measured on the way
-_SEEDS = {"palette": 1, "measured": 2, "batches": 3}
+_MEASURED, _EVERY = 128, 500  # held-out pictures measured on the way, and steps between
+_SHEET = 64  # pictures of either kind on the sheet beside the checkpoint
+_SEEDS = {"palette": 1, "measured": 2, "batches": 3, "sheet": 4}
 
 
 def tokens(pictures: Bytes, clusters: Floats) -> torch.Tensor:
@@ -44,17 +45,6 @@ def palette(source: Source, seed: int) -> Floats:
     chosen = pixels[rng.choice(len(pixels), round(_PALETTE_PIXELS * (1 - _CUBE)))]
     cube = rng.integers(0, 256, (round(_PALETTE_PIXELS * _CUBE), 3), np.uint8)
     return fit_palette(np.concatenate([chosen, cube]), N_CLUSTERS, seed)
-
-
-@torch.inference_mode()
-def nats_per_token(model: ImageGPT, sequences: torch.Tensor) -> float:
-    """The mean over sequences [n, 1024]."""
-    total = 0.0
-    for chunk in sequences.split(16):
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model.logits(prepend_sos(chunk, model.config.sos))
-        total += functional.cross_entropy(logits.float().flatten(0, 1), chunk.flatten(), reduction="sum").item()
-    return total / sequences.numel()
 
 
 def main() -> None:
@@ -97,12 +87,16 @@ def main() -> None:
         return tokens(source.batch(recipe.batch, rng), clusters)
 
     def measure(step: int) -> None:
-        begun = time.monotonic()
-        nats = nats_per_token(model, measured)
-        bits, seconds = nats / math.log(2), time.monotonic() - begun
-        print(f"step {step}  held-out {nats:.4f} nats, {bits:.3f} bits a token  ({seconds:.0f} s)", flush=True)
+        if step % _EVERY == 0 or step == recipe.steps:
+            begun = time.monotonic()
+            mean = nats(model, measured).mean().item()
+            bits, seconds = mean / math.log(2), time.monotonic() - begun
+            print(f"step {step}  held-out {mean:.4f} nats, {bits:.3f} bits a token  ({seconds:.0f} s)", flush=True)
 
     train(model, recipe, batches, asked.work / "state.pt", measure)
+    checkpoint.save(asked.output, model, clusters)
+    some = np.random.default_rng([recipe.seed, _SEEDS["sheet"]])
+    save_sheet(asked.output / SHEET, source.batch(_SHEET, some), held_out[order[:_SHEET]])
 
 
 if __name__ == "__main__":

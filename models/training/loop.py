@@ -14,6 +14,7 @@ from torch.nn import functional
 from igpt_export.model.model import ImageGPT
 
 _REPORT, _KEEP = 50, 200  # steps between lines, and between states on the disk
+_BATCH = 16  # sequences measured at once
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,28 @@ def make_optimizers(model: ImageGPT, recipe: Recipe) -> list[torch.optim.Optimiz
     ]
 
 
+@torch.inference_mode()
+def nats(model: ImageGPT, tokens: Tensor) -> Tensor:
+    """What every token of sequences [n, n_positions] costs the model; same shape."""
+    found = []
+    for chunk in tokens.long().split(_BATCH):
+        logits = model.logits(prepend_sos(chunk, model.config.sos))
+        found.append(functional.cross_entropy(logits.transpose(1, 2), chunk, reduction="none"))
+    return torch.cat(found)
+
+
 def prepend_sos(tokens: Tensor, sos: int) -> Tensor:
     """Model input of token sequences [n, n_positions]: sos and all tokens but the last."""
     return functional.pad(tokens[:, :-1].long(), (1, 0), value=sos)
 
 
 def train(
-    model: ImageGPT, recipe: Recipe, batches: Callable[[int], Tensor], state: Path, measure: Callable[[int], None]
+    model: ImageGPT, recipe: Recipe, batches: Callable[[int], Tensor], state: Path, after: Callable[[int], None]
 ) -> None:
     """Train in place.
 
     batches: tokens [batch, n_positions] of a step, always the same for the same step. state: the file that an
-    interrupted run goes on from; it stays there. measure: called with each step that a state was written after.
+    interrupted run goes on from; it stays there. after: called with the number of each step, from 1, when it is done.
 
     Raises ValueError if the state is of another recipe or model.
     """
@@ -91,7 +102,7 @@ def train(
             recent = 0.0
         if done % _KEEP == 0 or done == recipe.steps:
             _keep(model, recipe, optimizers, state, done)
-            measure(done)
+        after(done)
 
 
 def _keep(model: ImageGPT, recipe: Recipe, optimizers: list[torch.optim.Optimizer], state: Path, step: int) -> None:
