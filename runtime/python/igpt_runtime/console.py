@@ -77,18 +77,15 @@ def _ended_in_order() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal came
         logging.disable()  # libraries log what is raised here as a fault of theirs
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
         came = number
         sys.exit(128 + number)
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
-    found = {number: signal.getsignal(number) for name in names if (number := getattr(signal, name, None)) is not None}
-    # Signals are the main thread's. Those that nohup or a host program has chosen otherwise stay as they are.
-    usual = (signal.SIG_DFL, signal.default_int_handler)
-    in_main = threading.current_thread() is threading.main_thread()
-    found = {number: handler for number, handler in found.items() if in_main and handler in usual}
-    for number in found:
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        signals = []  # signals are the main thread's
+    # Those that nohup or a host program has chosen otherwise stay as they are.
+    signals = [number for number in signals if signal.getsignal(number) is signal.SIG_DFL]
+    for number in signals:
         signal.signal(number, stop)
     try:
         yield
@@ -97,8 +94,8 @@ def _ended_in_order() -> Iterator[None]:
             sys.exit(128 + came)
         raise
     finally:
-        for number, handler in found.items():
-            signal.signal(number, handler)
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
         logging.disable(logging.NOTSET)
 
 
