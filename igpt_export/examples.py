@@ -11,7 +11,7 @@ from igpt_runtime.pictures.palette import resize_image
 from igpt_runtime.pictures.reading import read_image
 
 EXAMPLES_FILE = "examples.png"
-COLUMNS = 8
+_COLUMNS = 8
 _MOST = 64
 
 
@@ -27,9 +27,9 @@ def write_examples(source: Path, form: ImageFormat, directory: Path) -> Examples
         pictures = [resize_image(read_image(name), form.height, form.width, resample=form.resample) for name in names]
     except ImageError as error:
         raise ImageError(f"--examples: {error}") from error
-    rows = -(-len(pictures) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * form.width, rows * form.height), "white")
+    rows = -(-len(pictures) // _COLUMNS)
+    sheet = Image.new("RGB", (_COLUMNS * form.width, rows * form.height), "white")
     for i, picture in enumerate(pictures):
-        sheet.paste(picture, (i % COLUMNS * form.width, i // COLUMNS * form.height))
+        sheet.paste(picture, (i % _COLUMNS * form.width, i // _COLUMNS * form.height))
     sheet.save(directory / EXAMPLES_FILE, optimize=True)
     return Examples(EXAMPLES_FILE, tuple(Path(name).stem for name in names))

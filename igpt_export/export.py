@@ -34,7 +34,7 @@ from igpt_export.precision.precision import Precision, check_shape
 from igpt_export.precision.quantize import QuantizedTensors
 from igpt_export.verify.bundle import verify_bundle
 from igpt_export.verify.certificate import certify, check_loss
-from igpt_export.verify.likelihood import measure_likelihood
+from igpt_export.verify.likelihood import measure_likelihood, own_pictures
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.directory import WEIGHTS_FILE
 from igpt_runtime.bundle.manifest import GraphRecord, Manifest
@@ -85,6 +85,7 @@ def export_bundle(
     limit = _loss_limit(checkpoint, options)
     source = picture_source(checkpoint, options.calibration)
     pictures = None if precision.is_exact else load_pictures(checkpoint, source)
+    own = own_pictures(checkpoint, source)
     with bundle_directory(output, force=options.force) as directory:
         examples = None
         if options.examples is not None:
@@ -92,7 +93,7 @@ def export_bundle(
         seen = None if pictures is None else _observe(checkpoint, pictures, precision, progress)
         tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, seen and seen[0])
         manifest = write_bundle(directory, checkpoint, tensors, options, progress)
-        likelihood = measure_likelihood(directory, checkpoint, source, progress)
+        likelihood = None if own is None else measure_likelihood(directory, own, source.kind, progress)
         manifest = replace(manifest, examples=examples, likelihood=likelihood)
         if pictures is not None and seen is not None:
             progress.stage("measuring the loss")

@@ -1,7 +1,6 @@
-"""What the recipes of the models share: a training that goes on, count models, palettes, the start of a model."""
+"""What the recipes of the models share: a training that goes on, palettes, the start of a model."""
 
-import math
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from igpt_export.model.model import ImageGPT
 from igpt_runtime.bundle.config import ImageGPTConfig
 from models.training import loop
-from models.training.counts import fit_counts
 from models.training.palette import fit_palette
 from models.training.start import start
 
@@ -75,30 +73,6 @@ def test_nats_are_those_of_torch() -> None:
     with torch.no_grad():
         expected = torch.nn.functional.cross_entropy(model.logits(inputs).flatten(0, 1), tokens.flatten())
     assert loop.nats(model, tokens).mean().item() == pytest.approx(expected.item(), rel=1e-6)
-
-
-def test_counts_are_frequencies() -> None:
-    """Beside a count in plain loops."""
-    rng = np.random.default_rng(0)
-    training, other = rng.integers(0, 3, (20, 4, 5)), rng.integers(0, 3, (6, 4, 5))
-    model = fit_counts(training, other, 3)
-    alone = (np.bincount(training.ravel(), minlength=3) + 1) / (training.size + 3)
-    assert model.alone_nats(other) == pytest.approx(-np.log(alone[other]))
-
-    def context(picture: np.ndarray, y: int, x: int) -> tuple[int, int]:
-        return (picture[y, x - 1] if x else 3), (picture[y - 1, x] if y else 3)
-
-    seen = np.zeros((4, 4, 3))
-    for picture, y, x in product(training, range(4), range(5)):
-        seen[(*context(picture, y, x), picture[y, x])] += 1
-    found = model.neighbour_nats(other)
-    k = model.strength
-    for n, y, x in product(range(6), range(4), range(5)):
-        left, up = context(other[n], y, x)
-        token = other[n, y, x]
-        after_left = (seen[left].sum(0)[token] + k * alone[token]) / (seen[left].sum() + k)
-        expected = (seen[left, up, token] + k * after_left) / (seen[left, up].sum() + k)
-        assert found[n, y, x] == pytest.approx(-math.log(expected))
 
 
 def test_a_palette_has_white_and_black() -> None:

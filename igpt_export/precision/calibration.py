@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.model.blockwise import states_by_block, unloaded_model
 from igpt_export.model.model import Attention, Conv1D, ImageGPT, RMSNorm, States, pooled
-from igpt_export.precision.picture_source import PictureSource, as_tokens
+from igpt_export.precision.picture_source import PictureSource, as_tokens, most_pictures
 from igpt_runtime.progress import SILENT, Progress
 
 Array = npt.NDArray[np.float32]
@@ -20,7 +20,6 @@ Tokens = npt.NDArray[np.int64]
 
 _TOKENS = 8192  # of calibration pictures, about: more change the scales of a layer very little
 HELD_OUT_TOKENS = 4096  # of those held out, about; and of calibration pictures, how many are measured as well
-_WORK = 5e12  # tokens times weights of one kind of pictures: minutes on a few cores, whatever the size of the model
 _BATCH = 4
 
 
@@ -72,10 +71,8 @@ class Outputs:
 def load_pictures(checkpoint: Checkpoint, source: PictureSource) -> Pictures:
     """Pictures of a source, as many as the size of the model allows, in its size and colours. Raises ImageError."""
     config, form = checkpoint.config, checkpoint.image_format
-    weights = config.n_layer * config.n_embd * (4 * config.n_embd + 2 * config.inner_dim)
-    counts = [max(1, int(min(n, _WORK / weights)) // config.n_positions) for n in (_TOKENS, HELD_OUT_TOKENS)]
-    calibration = as_tokens(source.calibration(counts[0]), form)
-    held_out = as_tokens(source.held_out(counts[1]), form)
+    calibration = as_tokens(source.calibration(most_pictures(config, _TOKENS)), form)
+    held_out = as_tokens(source.held_out(most_pictures(config, HELD_OUT_TOKENS)), form)
     return Pictures(calibration, held_out, f"{len(calibration) + len(held_out)} {source.kind}")
 
 

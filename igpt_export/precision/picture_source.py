@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from igpt_export.checkpoint.checkpoint import SHEET, Checkpoint
-from igpt_runtime.bundle.config import ImageFormat
+from igpt_runtime.bundle.config import ImageFormat, ImageGPTConfig
 from igpt_runtime.errors import ImageError, OptionError
 from igpt_runtime.pictures.folder import find_pictures
 from igpt_runtime.pictures.palette import image_to_tokens
@@ -17,6 +17,7 @@ from igpt_runtime.pictures.reading import read_image
 
 Tokens = npt.NDArray[np.int64]
 
+_WORK = 5e12  # tokens times weights of one kind of pictures: minutes on a few cores, whatever the size of the model
 # 8 x 8 pictures of 16 x 16: the upper half training digits of the demo model, the lower half digits it has not seen.
 _DIGITS, _SIDE = Path(__file__).with_name(SHEET), 16
 
@@ -107,6 +108,12 @@ def picture_source(checkpoint: Checkpoint, directory: Path | None) -> PictureSou
         kind = f"pictures of {checkpoint.name}"
         return Sheet(checkpoint.pictures, (form.height, form.width), kind, is_own=True)
     return Sheet(_DIGITS, (_SIDE, _SIDE), "handwritten digits", is_own=False)
+
+
+def most_pictures(config: ImageGPTConfig, tokens: int) -> int:
+    """How many pictures to show a model: as many as make about `tokens`, and fewer of a large model, but one."""
+    weights = config.n_layer * config.n_embd * (4 * config.n_embd + 2 * config.inner_dim)
+    return max(1, int(min(tokens, _WORK / weights)) // config.n_positions)
 
 
 def as_tokens(images: Iterable[Image.Image], form: ImageFormat) -> Tokens:

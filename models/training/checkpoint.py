@@ -1,79 +1,30 @@
-"""A checkpoint directory: four files in Hugging Face's layout."""
+"""A checkpoint directory: three files in Hugging Face's layout."""
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from igpt_export.model.model import ImageGPT
 from igpt_runtime.bundle.config import ImageGPTConfig
-from models.training.sampling import Sampling
-
-_CONFIG, _PREPROCESSOR, _WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
-_GENERATION = "generation_config.json"
-_LM_HEAD, _PROBE = "lm_head.", "probe."
 
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A linear classifier over features of one layer."""
-
-    labels: tuple[str, ...]
-    layer: int  # 0..n_layer
-    protocol: str  # of the features: paper or hf
-    weight: Tensor  # [labels, n_embd]
-    bias: Tensor  # [labels]
-
-
-def save(
-    directory: Path, model: ImageGPT, clusters: Floats, probe: Probe | None = None, recommended: Sampling | None = None
-) -> None:
-    """Write the checkpoint of a model of square pictures; without a probe its keys and weights are left out.
-
-    recommended: how to draw from it, for generation_config.json; without it that file is left as it is.
-    """
+def save(directory: Path, model: ImageGPT, clusters: Floats) -> None:
+    """Write the checkpoint of a model of square pictures; clusters: [n, 3] in [-1, 1]."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {
-        name if name.startswith(_LM_HEAD) else f"transformer.{name}": tensor.detach().float().contiguous()
+        name if name.startswith("lm_head.") else f"transformer.{name}": tensor.detach().float().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    config = _config(model.config)
-    if probe is not None:
-        tensors |= {f"{_PROBE}weight": probe.weight.contiguous(), f"{_PROBE}bias": probe.bias}
-        config |= {
-            "probe_layers": [probe.layer],
-            "probe_protocol": probe.protocol,
-            "id2label": {str(index): label for index, label in enumerate(probe.labels)},
-            "label2id": {label: index for index, label in enumerate(probe.labels)},
-        }
-    _write_json(directory / _CONFIG, config)
-    _write_json(directory / _PREPROCESSOR, _preprocessor(clusters, round(model.config.n_positions**0.5)))
-    if recommended is not None:
-        _write_json(directory / _GENERATION, {"do_sample": True, **dataclasses.asdict(recommended)})
-    save_file(tensors, directory / _WEIGHTS, metadata={"format": "pt"})
-
-
-def load(directory: Path) -> tuple[ImageGPT, Floats, Probe | None]:
-    """Read the checkpoint: the model ready to evaluate, the clusters [n, 3] and the probe if it has one."""
-    stored = json.loads((directory / _CONFIG).read_text())
-    fields = {field.name: stored[field.name] for field in dataclasses.fields(ImageGPTConfig)}
-    tensors = load_file(directory / _WEIGHTS)
-    probe = None
-    if f"{_PROBE}weight" in tensors:
-        weight, bias = tensors.pop(f"{_PROBE}weight"), tensors.pop(f"{_PROBE}bias")
-        labels = tuple(stored["id2label"][str(index)] for index in range(len(weight)))
-        probe = Probe(labels, stored["probe_layers"][0], stored["probe_protocol"], weight, bias)
-    model = ImageGPT(ImageGPTConfig(**fields)).eval()
-    model.load_state_dict({name.removeprefix("transformer."): tensor for name, tensor in tensors.items()})
-    clusters = json.loads((directory / _PREPROCESSOR).read_text())["clusters"]
-    return model, np.asarray(clusters, np.float32), probe
+    side = round(model.config.n_positions**0.5)
+    _write_json(directory / "config.json", _config(model.config))
+    _write_json(directory / "preprocessor_config.json", _preprocessor(clusters, side))
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 def _config(config: ImageGPTConfig) -> dict[str, object]:

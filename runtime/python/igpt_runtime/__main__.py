@@ -15,11 +15,12 @@ def run(module: str, name: str) -> None:
 
     Until that is there, an interrupt has nothing to put in order and ends the process, without a traceback.
     """
-    python = signal.getsignal(signal.SIGINT)
-    if python is signal.default_int_handler:
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_usual:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     command = importlib.import_module(module).main
-    signal.signal(signal.SIGINT, python)
+    if is_usual:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(command(prog_name=name))
 
 

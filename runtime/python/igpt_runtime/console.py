@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import json
-import logging
 import signal
 import sys
 import threading
@@ -76,7 +75,8 @@ def _ended_in_order() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal came
-        logging.disable()  # libraries log what is raised here as a fault of theirs
+        if (logging := sys.modules.get("logging")) is not None:
+            logging.disable()  # libraries log what is raised here as a fault of theirs
         came = number
         sys.exit(128 + number)
 
@@ -96,7 +96,8 @@ def _ended_in_order() -> Iterator[None]:
     finally:
         for number in signals:
             signal.signal(number, signal.SIG_DFL)
-        logging.disable(logging.NOTSET)
+        if came and (logging := sys.modules.get("logging")) is not None:
+            logging.disable(logging.NOTSET)
 
 
 class Command(_OneLineErrors):

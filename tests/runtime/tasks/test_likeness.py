@@ -40,7 +40,7 @@ def test_the_rule(knowing: Callable[..., Path]) -> None:
         found = likeness(manifest, np.full((2, 8), cost, np.float32))
         assert found is not None and found.unlike is unlike and found.usual == (1.0, 2.5)
         assert (found.notice is not None) is unlike
-    assert likeness(manifest, None) is None and likeness(manifest, np.zeros(0, np.float32)) is None
+    assert likeness(manifest, np.zeros(0, np.float32)) is None
 
 
 def test_a_bundle_that_does_not_know(tiny_bundle: Path, picture: Path) -> None:

@@ -18,9 +18,8 @@ from igpt_runtime.tasks.features import Broken, behind_sos, check_any_read, toke
 from igpt_runtime.tasks.likeness import Likeness, likeness
 
 Array = npt.NDArray[np.float32]
-Compared = Callable[
-    [int, Likeness], None
-]  # called with the index of a picture, and how it compares with the model's own
+# Called with the index of a picture, and how it compares with the model's own.
+Compared = Callable[[int, Likeness], None]
 
 
 def classify(session: Session, pictures: Sequence[Picture] | Picture, *, crop: bool = False) -> Array:

@@ -33,13 +33,13 @@ class Likeness:
         return f"unlike what this model was trained on: {cost}"
 
 
-def likeness(manifest: Manifest, nats: npt.NDArray[np.float32] | None) -> Likeness | None:
+def likeness(manifest: Manifest, nats: npt.NDArray[np.float32]) -> Likeness | None:
     """Compare a picture with what the manifest says of the model's own.
 
-    nats: of the pixels of one row or more at the top, of any shape; None, or none, or a manifest that does not say what
-    such pictures cost, give None.
+    nats: of the pixels of one row or more at the top, of any shape. None if there are none, or if the manifest does not
+    say what such pictures cost.
     """
-    if manifest.likelihood is None or nats is None or not nats.size:
+    if manifest.likelihood is None or not nats.size:
         return None
     rows = nats.size // manifest.image_format.width
     low, _, high = manifest.likelihood.by_rows[rows - 1]

@@ -88,7 +88,7 @@ class Site:
 def _names(bundle: Bundle) -> set[str]:
     """Of the files that a page reads: a manifest may name others."""
     graphs = {graph.file for graph in bundle.manifest.graphs.values()}
-    examples = getattr(bundle.manifest, "examples", None)
+    examples = bundle.manifest.examples
     sheet = {examples.file} if examples is not None and examples.file.endswith(".png") else set()
     return {MANIFEST_FILE, WEIGHTS_FILE, *graphs, *sheet}
 
