@@ -313,6 +313,25 @@ def test_signals_while_clients_are_answered(onnxruntime_web: Path, number: int) 
         assert running.wait(10) == (0 if number == signal.SIGINT else 128 + number)
 
 
+SIGNAL_ITSELF = """
+import asyncio, os
+def {method}(loop, *arguments, former=asyncio.BaseEventLoop.{method}):
+    os.kill(os.getpid(), {number:d})
+    former(loop, *arguments)
+asyncio.BaseEventLoop.{method} = {method}
+"""
+
+
+@pytest.mark.parametrize("method", ["__init__", "close"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_while_it_begins_or_ends(onnxruntime_web: Path, number: int, method: str) -> None:
+    """An event loop is half made, or half closed, then."""
+    with process(onnxruntime_web, SIGNAL_ITSELF.format(method=method, number=number)) as (running, _):
+        if method == "close":
+            running.send_signal(number)
+        assert running.wait(10) == (0 if number == signal.SIGINT else 128 + number)
+
+
 def odd_request(chance: random.Random) -> bytes:
     """A good request with odd parts, of which some bytes are lost, others put in; or no request at all."""
     if chance.random() < 0.1:
