@@ -45,6 +45,7 @@ def test_embedded_bundle_is_the_exported_checkpoint(tmp_path: Path) -> None:
     assert np.array(embedded.likelihood.by_rows) == pytest.approx(np.array(fresh.likelihood.by_rows), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_four_bits_cost_what_the_card_says(tmp_path: Path) -> None:
     certificate = export_bundle(
         load_checkpoint(DEMO), tmp_path / "demo-int4", ExportOptions(Precision("int4", "int8"))

@@ -90,6 +90,7 @@ def test_what_cannot_be_linked(tiny_checkpoint: Path, write_checkpoint: Callable
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.slow
 def test_a_probe_of_a_linked_bundle(tiny_checkpoint: Path, tmp_path: Path) -> None:
     from igpt_export.probe.bake import bake_probe
     from igpt_export.probe.fit import Linear, Probe

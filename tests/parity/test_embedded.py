@@ -243,7 +243,14 @@ def test_evaluator(bundles: Callable[..., Path], profile: str) -> None:
             assert actual.dtype == value.dtype and np.allclose(actual, value, atol=1e-4)
 
 
-@pytest.mark.parametrize(("weights", "kv_cache"), [("int8", "int8"), ("fp32", "int8"), ("int8", "fp32")])
+@pytest.mark.parametrize(
+    ("weights", "kv_cache"),
+    [
+        ("int8", "int8"),
+        pytest.param("fp32", "int8", marks=pytest.mark.slow),
+        pytest.param("int8", "fp32", marks=pytest.mark.slow),
+    ],
+)
 def test_rounded_pictures_do_not_depend_on_their_number(
     bundles: Callable[..., Path], weights: str, kv_cache: str
 ) -> None:

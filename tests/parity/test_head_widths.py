@@ -17,7 +17,11 @@ Greedy = Callable[[Path, np.ndarray], np.ndarray]
 GREEDY = GenerationOptions(n=2, temperature=0.0)
 
 
-@pytest.mark.parametrize(("n_embd", "n_head"), [(20, 4), (24, 2), (3, 3)], ids=["5 wide", "12 wide", "1 wide"])
+@pytest.mark.parametrize(
+    ("n_embd", "n_head"),
+    [(20, 4), pytest.param(24, 2, marks=pytest.mark.slow), pytest.param(3, 3, marks=pytest.mark.slow)],
+    ids=["5 wide", "12 wide", "1 wide"],
+)
 def test_portable_graphs(
     write_checkpoint: Callable[..., Path], transformers_greedy: Greedy, tmp_path: Path, n_embd: int, n_head: int
 ) -> None:

@@ -27,6 +27,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "inverse-layer": {"scale_attn_by_inverse_layer_idx": True},
     "upcast": {"reorder_and_upcast_attn": True, "scale_attn_by_inverse_layer_idx": True},
 }
+SLOW = {"n_inner", "gelu_new", "relu", "inverse-layer"}  # much like another
 
 
 def export(checkpoint: Path) -> Path:
@@ -45,7 +46,11 @@ def run_prefill(bundle: Path, input_ids: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(outputs, graph.run(None, {graph_io.INPUT_IDS: input_ids}), strict=True))
 
 
-@pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
+@pytest.mark.parametrize(
+    "fields",
+    [pytest.param(fields, marks=[pytest.mark.slow] if name in SLOW else []) for name, fields in FIELDS.items()],
+    ids=FIELDS,
+)
 def test_logits_hidden_states_and_cache(write_checkpoint: Callable[..., Path], fields: dict[str, Any]) -> None:
     checkpoint = write_checkpoint(fields=fields)
     theirs = transformers.ImageGPTForCausalImageModeling.from_pretrained(checkpoint)

@@ -277,6 +277,7 @@ def test_the_demos_card_is_the_exports() -> None:
     assert (embedded.path / "README.md").read_text() == sealed(model_card(embedded.manifest, about)), "run `make embed`"
 
 
+@pytest.mark.slow
 def test_linked_and_probed_bundles_have_theirs(tiny_checkpoint: Path, tmp_path: Path, picture: Path) -> None:
     """A probe keeps sampling and licence, and has its own classes."""
     checkpoint = copytree(tiny_checkpoint, tmp_path / "tiny")

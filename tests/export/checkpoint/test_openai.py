@@ -127,7 +127,11 @@ def test_shapes_of_the_published_small(tmp_path: Path, clusters: Path) -> None:
     assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("precision", [("fp32", "fp32"), ("int8", "int8"), ("int4", "fp32"), ("fp16", "fp16")], ids=str)
+@pytest.mark.parametrize(
+    "precision",
+    [("fp32", "fp32"), ("int8", "int8"), pytest.param(("int4", "fp32"), marks=pytest.mark.slow), ("fp16", "fp16")],
+    ids=str,
+)
 def test_a_bundle_without_biases(tmp_path: Path, clusters: Path, precision: tuple[str, str]) -> None:
     variables = published(n_labels=3)
     checkpoint = load_openai_checkpoint(save(tmp_path / "model.ckpt-1", variables), clusters)
@@ -278,6 +282,7 @@ def test_options_that_do_not_fit(refused: Callable[..., str], tmp_path: Path, cl
     assert "goes with --checkpoint" in refused(main, "--checkpoint", ".", "--clusters", clusters)
 
 
+@pytest.mark.slow
 def test_tracing_works_after_tensorflow() -> None:
     """In a process that has loaded nothing else: with torch built for CUDA, the order of imports could crash it."""
     code = "from igpt_export.checkpoint.openai import import_tensorflow; import_tensorflow(); import torch._dynamo"

@@ -55,7 +55,12 @@ def test_one_block_is_traced_for_all(tiny_checkpoint: Path, tmp_path: Path, trac
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"precision": Precision("int8", "int8"), "embed": True, "profile": "portable"}],
+    [
+        {},
+        pytest.param(
+            {"precision": Precision("int8", "int8"), "embed": True, "profile": "portable"}, marks=pytest.mark.slow
+        ),
+    ],
     ids=["fp32", "int8"],
 )
 def test_blocks_of_other_scales_are_traced_too(
@@ -79,7 +84,7 @@ def test_a_model_of_one_layer(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert export_bundle(one, tmp_path / "bundle", ExportOptions(embed=True)).config.n_layer == 1
 
 
-@pytest.mark.parametrize("protocol", ["hf", "paper"])
+@pytest.mark.parametrize("protocol", [pytest.param("hf", marks=pytest.mark.slow), "paper"])
 def test_a_classifier_of_several_layers(tiny_checkpoint: Path, tmp_path: Path, protocol: str) -> None:
     """In another order than that of the layers; the export compares class logits with torch."""
     checkpoint = load_checkpoint(tiny_checkpoint)

@@ -47,6 +47,7 @@ def test_of_a_precision(bundle_of: Callable[[str, str], Path], precision: tuple[
     assert bundle.manifest.onnxruntime_minimum == {"fp32": "1.25", "int8": "1.28", "fp16": None}[precision[0]]
 
 
+@pytest.mark.slow
 def test_of_a_bundle_with_another_classifier(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = open_bundle(tiny_bundle)
     linear = Linear(np.ones((2, 32), np.float32), np.zeros(2, np.float32))

@@ -62,7 +62,9 @@ def test_a_sample_depends_on_its_seed_and_index_only(session: Session, primer: n
     assert not np.array_equal(drawn(session, primer, 7 + 2**32, 2), eight[:2])
 
 
-@pytest.mark.parametrize(("few", "many"), [((1, 2), 5), ((6, 9), 16)], ids=["copied", "shared"])
+@pytest.mark.parametrize(
+    ("few", "many"), [pytest.param((1, 2), 5, marks=pytest.mark.slow), ((6, 9), 16)], ids=["copied", "shared"]
+)
 def test_integer_weights_round_a_row_alike_in_any_batch(
     bundle_of: Callable[[str, str], Path], few: tuple[int, int], many: int
 ) -> None:
@@ -192,7 +194,14 @@ def test_sharing_the_prefix_draws_the_same_tokens(session: Session, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("weights", "kv_cache"), [("fp32", "fp32"), ("fp32", "int8"), ("int8", "int8"), ("int8", "fp32"), ("int4", "int8")]
+    ("weights", "kv_cache"),
+    [
+        ("fp32", "fp32"),
+        ("fp32", "int8"),
+        ("int8", "int8"),
+        pytest.param("int8", "fp32", marks=pytest.mark.slow),
+        pytest.param("int4", "int8", marks=pytest.mark.slow),
+    ],
 )
 def test_sharing_the_prefix_changes_logits_by_rounding_only(
     bundle_of: Callable[[str, str], Path], weights: str, kv_cache: str
