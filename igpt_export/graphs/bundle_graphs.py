@@ -25,6 +25,7 @@ from igpt_export.precision.precision import Precision
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS, Classifier, ImageGPTConfig
 from igpt_runtime.bundle.graph_io import GraphSpec, graph_specs
+from igpt_runtime.signals import held_signals
 
 
 class _Graph(Assembly):
@@ -156,9 +157,12 @@ def _traced_pieces(
     config: ImageGPTConfig, parts: Parts, precision: Precision, classifier: Classifier | None,
     specs: Mapping[str, GraphSpec],
 ) -> dict[str, dict[str, TracedPiece]]:  # fmt: skip
-    """The pieces of every graph. Blocks are traced as far as they differ in more than their weights."""
+    """The pieces of every graph. Blocks are traced as far as they differ in more than their weights.
+
+    Signals wait: torch logs what is raised meanwhile, or ends the process where its destructors find it.
+    """
     alike = len({config.attention_scale(layer) for layer in range(config.n_layer)}) == 1
-    with FakeTensorMode():
+    with held_signals(), FakeTensorMode():
         few = replace(config, n_layer=1) if alike else config
         model = ImageGPT(few, parts, linear=precision.linear, int8_cache=precision.kv_cache == "int8").eval()
         if precision.is_half:

@@ -176,6 +176,28 @@ cli.main()
     assert list(tmp_path.iterdir()) == [bundle_copy]
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_signal_while_torch_traces(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
+    """Torch would log an exception there, or end the process at it."""
+    code = f"""
+import os, signal
+from igpt_export import cli
+from igpt_export.graphs import trace
+original = trace._Pieces.forward
+def forward(*tensors):
+    os.kill(os.getpid(), signal.{name})
+    return original(*tensors)
+trace._Pieces.forward = forward
+cli.main()
+"""
+    arguments = ["--checkpoint", str(tiny_checkpoint), "--output", "bundle", "--progress", "never"]
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == (1 if name == "SIGINT" else 128 + getattr(signal, name))
+    assert done.stderr.strip() == ("Aborted!" if name == "SIGINT" else "") and done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [

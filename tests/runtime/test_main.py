@@ -47,23 +47,3 @@ def test_an_interrupt_before_click_looks_out_for_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("igpt_runtime.console.signal.getsignal", interrupt)
     result = CliRunner().invoke(cli.main, ["info"])
     assert (result.exit_code, result.stderr) == (1, "Aborted!\n")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
-def test_what_libraries_log_of_a_signal_is_not_heard(number: signal.Signals) -> None:
-    """As torch does, which logs whatever is raised while it traces."""
-    program = f"""
-import logging, os
-from igpt_runtime import cli, console
-def complete(*_, **__):
-    try:
-        os.kill(os.getpid(), {int(number)})
-    except BaseException:
-        logging.getLogger("torch").exception("failed while attempting to run meta")
-        raise
-cli.main.commands["info"].callback = complete
-cli.main(["info"])
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "meta" not in done.stderr and "Traceback" not in done.stderr
-    assert done.returncode == 128 + number

@@ -17,6 +17,7 @@ import click
 from igpt_runtime.errors import IgptError
 from igpt_runtime.files import check_stdout_open
 from igpt_runtime.progress import SILENT, Progress
+from igpt_runtime.signals import ENDING
 
 if TYPE_CHECKING:
     import rich.progress
@@ -75,12 +76,10 @@ def _ended_in_order() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal came
-        if (logging := sys.modules.get("logging")) is not None:
-            logging.disable()  # libraries log what is raised here as a fault of theirs
         came = number
         sys.exit(128 + number)
 
-    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+    signals = [number for number in ENDING if number != signal.SIGINT]  # which click knows
     if threading.current_thread() is not threading.main_thread():
         signals = []  # signals are the main thread's
     # Those that nohup or a host program has chosen otherwise stay as they are.
@@ -96,8 +95,6 @@ def _ended_in_order() -> Iterator[None]:
     finally:
         for number in signals:
             signal.signal(number, signal.SIG_DFL)
-        if came and (logging := sys.modules.get("logging")) is not None:
-            logging.disable(logging.NOTSET)
 
 
 class Command(_OneLineErrors):

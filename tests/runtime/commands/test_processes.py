@@ -274,7 +274,6 @@ cli.main()
 
 
 def test_a_library_that_makes_another_exception_of_a_signal(tiny_bundle: Path, tmp_path: Path) -> None:
-    """As torch does while it traces."""
     code = """
 import os, signal
 from igpt_runtime import cli, files
@@ -282,7 +281,7 @@ def stop(*_):
     try:
         os.kill(os.getpid(), signal.SIGTERM)
     except BaseException as error:
-        raise RuntimeError("while tracing") from error
+        raise RuntimeError("of a library") from error
 files._flush = stop
 cli.main()
 """

@@ -7,16 +7,14 @@ that were not accepted yet is long enough for a thousand clients at once.
 import asyncio
 import contextlib
 import os
-import signal
 import socket
-import sys
-from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from igpt_runtime.errors import OptionError
+from igpt_runtime.signals import Held, held_signals
 from igpt_runtime.web.request import MAX_HEAD, Request, is_complete, parse
 from igpt_runtime.web.site import Site
 
@@ -25,7 +23,6 @@ _BACKLOG = 1024  # connections that wait to be accepted
 _MOST = 1000  # connections that are answered at once
 _OTHERS = 24  # descriptors that a process has besides
 _DESCRIPTORS = 2 * _MOST + _OTHERS  # a connection has a socket and a file
-_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 # Seconds.
 REQUEST_WITHIN = 10.0
 PART_WITHIN = 30.0  # a part of a file, or what came before it
@@ -75,14 +72,11 @@ class Server:
         self._socket.close()
 
     def serve(self) -> None:
-        """Answer until a signal ends it: Ctrl-C raises KeyboardInterrupt, another one SystemExit."""
-        with _Ending() as ending:
-            asyncio.run(self._until(ending))
-        if ending.number == signal.SIGINT:
-            raise KeyboardInterrupt
-        sys.exit(128 + ending.number)
+        """Answer until a signal ends it, as it does elsewhere: Ctrl-C raises KeyboardInterrupt."""
+        with held_signals() as held:
+            asyncio.run(self._until_signal(held))
 
-    async def _until(self, ending: "_Ending") -> None:
+    async def _until_signal(self, held: Held) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_tell)
         running = asyncio.create_task(self.run())
@@ -90,7 +84,7 @@ class Server:
         def cancel() -> None:
             loop.call_soon_threadsafe(running.cancel)
 
-        with ending.calling(cancel), contextlib.suppress(asyncio.CancelledError):
+        with held.calling(cancel), contextlib.suppress(asyncio.CancelledError):
             await running
 
     async def run(self) -> None:
@@ -147,43 +141,6 @@ class Server:
             await _send(client, _fields(HTTPStatus.OK, kind, size))
             if request.with_body:
                 await _send_file(client, file, size)
-
-
-class _Ending:
-    """Notes a signal that is to end the process, instead of raising an exception where the main thread happens to be.
-
-    An exception would come amid an answer, or leave the event loop half made or half closed, of which Python tells.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0  # of the signal, when it has come
-        self._call: Callable[[], object] = lambda: None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Ending":
-        for number in _ENDING:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: object) -> None:
-        self.number = number
-        self._call()
-
-    @contextlib.contextmanager
-    def calling(self, call: Callable[[], object]) -> Iterator[None]:
-        """A context in which a signal calls `call`; also one that came before."""
-        self._call = call
-        if self.number:
-            call()
-        try:
-            yield
-        finally:
-            self._call = lambda: None
 
 
 def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
