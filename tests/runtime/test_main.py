@@ -40,6 +40,18 @@ main()
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
+def test_an_interrupt_after_the_command() -> None:
+    program = """
+import atexit, os, signal
+from igpt_runtime import __main__, cli
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+cli.main.commands["info"].callback = lambda *_, **__: None
+__main__.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program, "info"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 def test_an_interrupt_before_click_looks_out_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(number: int) -> None:
         raise KeyboardInterrupt
@@ -47,3 +59,38 @@ def test_an_interrupt_before_click_looks_out_for_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("igpt_runtime.console.signal.getsignal", interrupt)
     result = CliRunner().invoke(cli.main, ["info"])
     assert (result.exit_code, result.stderr) == (1, "Aborted!\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_where_nothing_can_be_raised(number: signal.Signals) -> None:
+    """Python only tells of exceptions in destructors and the callbacks of weak references."""
+    program = f"""
+import os, time
+from igpt_runtime import cli
+class Thing:
+    def __del__(self):
+        os.kill(os.getpid(), {int(number)})
+def info(*_, **__):
+    Thing()
+    time.sleep(10)
+    print("not ended")
+cli.main.commands["info"].callback = info
+cli.main(["info"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    ended = (1, "Aborted!") if number == signal.SIGINT else (128 + number, "")
+    assert (done.returncode, done.stderr.strip(), done.stdout) == (*ended, "")
+
+
+def test_other_faults_where_nothing_can_be_raised_are_told() -> None:
+    program = """
+import sys
+from igpt_runtime import cli
+class Thing:
+    def __del__(self):
+        sys.exit("of its own")
+cli.main.commands["info"].callback = lambda *_, **__: Thing()
+cli.main(["info"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "of its own" in done.stderr

@@ -13,7 +13,8 @@ def main() -> None:
 def run(module: str, name: str) -> None:
     """Import a module and run its `main`, the command called `name`.
 
-    Until that is there, an interrupt has nothing to put in order and ends the process, without a traceback.
+    Before that is there, and after its end, an interrupt has nothing to put in order and ends the process, without a
+    traceback.
     """
     is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_usual:
@@ -21,7 +22,11 @@ def run(module: str, name: str) -> None:
     command = importlib.import_module(module).main
     if is_usual:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(command(prog_name=name))
+    try:
+        sys.exit(command(prog_name=name))
+    finally:
+        if is_usual:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What both command lines share: errors as one line, progress on stderr, results on stdout."""
 
+import _thread
 import contextlib
 import errno
 import json
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 MODES = ("auto", "always", "never")  # of --progress
 _MODE = "igpt_runtime.progress"  # its key in click's context
 _SHORTEST, _LONGEST = 5.0, 30.0  # seconds between two lines, where there is no terminal
+_LATER = 0.02  # seconds until a signal is tried again
 
 
 class _OneLineErrors(click.Command):
@@ -86,6 +88,16 @@ def _ended_in_order() -> Iterator[None]:
     signals = [number for number in signals if signal.getsignal(number) is signal.SIG_DFL]
     for number in signals:
         signal.signal(number, stop)
+    tell = sys.unraisablehook
+
+    def not_raised(problem: "sys.UnraisableHookArgs") -> None:
+        """Raise again, a moment later, what was raised in a destructor or the callback of a weak reference."""
+        if isinstance(problem.exc_value, KeyboardInterrupt) or (came and isinstance(problem.exc_value, SystemExit)):
+            threading.Timer(_LATER, _thread.interrupt_main, [came or signal.SIGINT]).start()
+        else:
+            tell(problem)
+
+    sys.unraisablehook = not_raised
     try:
         yield
     except Exception:
@@ -93,6 +105,7 @@ def _ended_in_order() -> Iterator[None]:
             sys.exit(128 + came)
         raise
     finally:
+        sys.unraisablehook = tell
         for number in signals:
             signal.signal(number, signal.SIG_DFL)
 
