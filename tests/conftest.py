@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
@@ -9,7 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import terminal_signals
+from filelock import FileLock
 from tiny_checkpoints import BUNDLED, add_probe, save_checkpoint
+
+terminal_signals.heed()
 
 
 @pytest.fixture
@@ -22,29 +27,49 @@ def write_checkpoint(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """A function from a name and what makes a directory to that directory, which all workers have in common."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "made-once"
+    (shared / "partial").mkdir(parents=True, exist_ok=True)
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        with FileLock(shared / f"{name}.lock"):
+            if not (shared / name).exists():
+                make(shared / "partial" / name)
+                (shared / "partial" / name).rename(shared / name)
+        return shared / name
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(made_once: MadeOnce) -> Path:
     """A causal checkpoint of 8x8 pictures in 16 colours with a probe on layer 1. Read only."""
-    directory = save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", fields=BUNDLED)
-    add_probe(directory, layer=1)
-    return directory
+
+    def make(directory: Path) -> None:
+        save_checkpoint(directory, fields=BUNDLED)
+        add_probe(directory, layer=1)
+
+    return made_once("tiny", make)
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle(tiny_checkpoint: Path, made_once: MadeOnce) -> Path:
     """The bundle of `tiny_checkpoint`, with every graph. Read only: copy it to change it."""
     from igpt_export.checkpoint.checkpoint import load_checkpoint
     from igpt_export.export import ExportOptions, export_bundle
 
-    directory = tmp_path_factory.mktemp("bundle") / "tiny-fp32"
-    export_bundle(load_checkpoint(tiny_checkpoint), directory, ExportOptions(embed=True))
-    return directory
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    return made_once("tiny-fp32", lambda directory: export_bundle(checkpoint, directory, ExportOptions(embed=True)))
 
 
 @pytest.fixture(scope="session")
-def bundle_of(
-    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, str], Path]:
+def bundle_of(tiny_checkpoint: Path, tiny_bundle: Path, made_once: MadeOnce) -> Callable[[str, str], Path]:
     """A function from precisions of weights and cache to the bundle of `tiny_checkpoint` in them, with every graph.
 
     Read only.
@@ -53,20 +78,13 @@ def bundle_of(
     from igpt_export.export import ExportOptions, export_bundle
     from igpt_export.precision.precision import Precision
 
-    directory = tmp_path_factory.mktemp("bundles")
-
     def make(weights: str, kv_cache: str) -> Path:
         if (weights, kv_cache) == ("fp32", "fp32"):
             return tiny_bundle
-        bundle = directory / f"{weights}-{kv_cache}"
-        if not bundle.exists():
-            # Random weights feel rounding more than trained ones do: no limit to the loss.
-            export_bundle(
-                load_checkpoint(tiny_checkpoint),
-                bundle,
-                ExportOptions(Precision(weights, kv_cache), embed=True, max_loss_increase=float("inf")),
-            )
-        return bundle
+        # Random weights feel rounding more than trained ones do: no limit to the loss.
+        options = ExportOptions(Precision(weights, kv_cache), embed=True, max_loss_increase=float("inf"))
+        checkpoint = load_checkpoint(tiny_checkpoint)
+        return made_once(f"{weights}-{kv_cache}", lambda directory: export_bundle(checkpoint, directory, options))
 
     return make
 

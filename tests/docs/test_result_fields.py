@@ -68,7 +68,9 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=[pytest.mark.slow] if name == "bench" else []) for name in COMMANDS]
+)
 def test_fields_of_igpt_run(command: str, probe: Path, tmp_path: Path) -> None:
     places = {"TMP": str(tmp_path), "PROBE": str(probe)}
     arguments = [re.sub("^(TMP|PROBE)", lambda name: places[name[0]], part) for part in COMMANDS[command]]

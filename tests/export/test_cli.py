@@ -202,7 +202,7 @@ cli.main()
     "change",
     [
         pytest.param({"layer_norm_epsilon": 0.5}, id="epsilon"),
-        pytest.param({"activation_function": "relu"}, id="activation"),
+        pytest.param({"activation_function": "relu"}, id="activation", marks=pytest.mark.slow),
     ],
 )
 def test_graphs_that_disagree_with_torch(

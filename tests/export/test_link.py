@@ -59,6 +59,7 @@ def test_the_cure_for_tools_that_refuse_hard_links(tiny_checkpoint: Path, tmp_pa
     assert open_session(bundle).graph("prefill") is not None
 
 
+@pytest.mark.slow
 def test_a_copy_where_there_are_no_links(
     tiny_checkpoint: Path, tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

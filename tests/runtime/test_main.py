@@ -72,12 +72,13 @@ class Thing:
         os.kill(os.getpid(), {int(number)})
 def info(*_, **__):
     Thing()
-    time.sleep(10)
+    time.sleep(60)
     print("not ended")
 cli.main.commands["info"].callback = info
 cli.main(["info"])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     ended = (1, "Aborted!") if number == signal.SIGINT else (128 + number, "")
     assert (done.returncode, done.stderr.strip(), done.stdout) == (*ended, "")
 

@@ -216,6 +216,7 @@ def drawn(directory: Path) -> list[bytes]:
     return pictures
 
 
+@pytest.mark.slow
 def test_both_programs_draw_the_same(tiny_checkpoint: Path, tmp_path: Path, picture: Path) -> None:
     """Those of a written card, in the bundle's directory, as it says; also as the checkpoint recommends it."""
     checkpoint = copytree(tiny_checkpoint, tmp_path / "tiny")

@@ -129,7 +129,12 @@ def test_shapes_of_the_published_small(tmp_path: Path, clusters: Path) -> None:
 
 @pytest.mark.parametrize(
     "precision",
-    [("fp32", "fp32"), ("int8", "int8"), pytest.param(("int4", "fp32"), marks=pytest.mark.slow), ("fp16", "fp16")],
+    [
+        ("fp32", "fp32"),
+        pytest.param(("int8", "int8"), marks=pytest.mark.slow),
+        pytest.param(("int4", "fp32"), marks=pytest.mark.slow),
+        ("fp16", "fp16"),
+    ],
     ids=str,
 )
 def test_a_bundle_without_biases(tmp_path: Path, clusters: Path, precision: tuple[str, str]) -> None:
@@ -231,6 +236,7 @@ def test_files_that_are_missing_or_cut(refused: Callable[..., str], tmp_path: Pa
     assert "damaged or truncated" in line()
 
 
+@pytest.mark.slow
 def test_tensorflow_says_nothing(tmp_path: Path, clusters: Path) -> None:
     """An error is one line."""
     prefix = save(tmp_path / "model.ckpt-1", published())

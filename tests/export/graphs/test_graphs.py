@@ -53,14 +53,10 @@ def test_one_block_is_traced_for_all(tiny_checkpoint: Path, tmp_path: Path, trac
         assert scales == pytest.approx([checkpoint.config.attention_scale(0)] * checkpoint.config.n_layer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [
-        {},
-        pytest.param(
-            {"precision": Precision("int8", "int8"), "embed": True, "profile": "portable"}, marks=pytest.mark.slow
-        ),
-    ],
+    [{}, {"precision": Precision("int8", "int8"), "embed": True, "profile": "portable"}],
     ids=["fp32", "int8"],
 )
 def test_blocks_of_other_scales_are_traced_too(
@@ -76,6 +72,7 @@ def test_blocks_of_other_scales_are_traced_too(
         assert scales == pytest.approx([config.attention_scale(layer) for layer in range(config.n_layer)])
 
 
+@pytest.mark.slow
 def test_a_model_of_one_layer(tiny_checkpoint: Path, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
     dropped = ("classifier.", *(f"h.{layer}." for layer in range(1, checkpoint.config.n_layer)))

@@ -43,7 +43,9 @@ def transformers_costs(checkpoint: Path, bundle: Path, kept: np.ndarray) -> np.n
     return losses.double().numpy().reshape(-1, SIDE, SIDE)
 
 
-@pytest.mark.parametrize("precision", [Precision(), Precision("int8", "int8")], ids=str)
+@pytest.mark.parametrize(
+    "precision", [Precision(), pytest.param(Precision("int8", "int8"), marks=pytest.mark.slow)], ids=str
+)
 def test_of_the_checkpoints_own_pictures(checkpoint: Path, tmp_path: Path, precision: Precision) -> None:
     options = ExportOptions(precision, max_loss_increase=None if precision.is_exact else float("inf"))
     manifest = export_bundle(load_checkpoint(checkpoint), tmp_path / "bundle", options)

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import terminal_signals
 from hostile.fuzz.campaign import Campaign, Report
 from hostile.fuzz.harnesses import COUNTS, harness
 from hostile.fuzz.record import keep_record
@@ -19,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--directory", type=Path, default=Path("build/fuzz"), help="where mishandled cases are kept")
     parser.add_argument("--record", action="store_true", help="put the figures into the record and the documentation")
     asked = parser.parse_args(arguments)
+    terminal_signals.heed()
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     reports: list[Report] = []

@@ -143,7 +143,9 @@ def test_a_second_request_does_not_count_the_weights_again(session: Session, mon
     assert generate_all(session, PRIMER, GenerationOptions(2)).shape == (2, N_POSITIONS)
 
 
-@pytest.mark.parametrize(("weights", "dtype"), [("fp32", "fp32"), ("fp32", "int8"), ("fp16", "fp16")])
+@pytest.mark.parametrize(
+    ("weights", "dtype"), [("fp32", "fp32"), pytest.param("fp32", "int8", marks=pytest.mark.slow), ("fp16", "fp16")]
+)
 def test_cache_bytes_are_those_of_the_arrays(bundle_of: Callable[[str, str], Path], weights: str, dtype: str) -> None:
     session = open_session(bundle_of(weights, dtype))
     slots = prefill(session, PRIMER)
@@ -197,7 +199,7 @@ def test_sharing_the_prefix_draws_the_same_tokens(session: Session, monkeypatch:
     ("weights", "kv_cache"),
     [
         ("fp32", "fp32"),
-        ("fp32", "int8"),
+        pytest.param("fp32", "int8", marks=pytest.mark.slow),
         ("int8", "int8"),
         pytest.param("int8", "fp32", marks=pytest.mark.slow),
         pytest.param("int4", "int8", marks=pytest.mark.slow),

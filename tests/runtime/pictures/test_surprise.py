@@ -34,12 +34,13 @@ def places(image: Image.Image, text: str) -> list[tuple[int, int]]:
     ink = np.argwhere((np.asarray(page) != BACKGROUND).any(-1))
     (top, left), (bottom, right) = ink.min(0), ink.max(0) + 1
     stamp, pixels = np.asarray(page)[top:bottom, left:right], np.asarray(image)
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, stamp.shape)[:, :, 0]
-    same = np.ones(windows.shape[:2], bool)
+    height, width = (whole - part + 1 for whole, part in zip(pixels.shape[:2], stamp.shape[:2], strict=True))
+    tops, lefts = (found.ravel() for found in np.mgrid[:height, :width])
     brightest_first = np.argsort(-stamp.sum(-1, dtype=int), axis=None)
     for y, x in np.transpose(np.unravel_index(brightest_first, stamp.shape[:2])):  # after a few, hardly a place is left
-        same[same] = (windows[:, :, y, x][same] == stamp[y, x]).all(-1)
-    return [(int(x), int(y)) for y, x in np.argwhere(same)]
+        same = (pixels[tops + y, lefts + x] == stamp[y, x]).all(-1)
+        tops, lefts = tops[same], lefts[same]
+    return [(int(x), int(y)) for y, x in zip(tops, lefts, strict=True)]
 
 
 def test_a_pixel_has_the_colour_of_its_nats() -> None:
