@@ -93,7 +93,7 @@ def _ended_in_order() -> Iterator[None]:
     def not_raised(problem: "sys.UnraisableHookArgs") -> None:
         """Raise again, a moment later, what was raised in a destructor or the callback of a weak reference."""
         if isinstance(problem.exc_value, KeyboardInterrupt) or (came and isinstance(problem.exc_value, SystemExit)):
-            threading.Timer(_LATER, _signal_main_thread, [came or signal.SIGINT]).start()
+            threading.Timer(_LATER, _signal_main_thread, [signal.Signals(came or signal.SIGINT)]).start()
         else:
             tell(problem)
 
@@ -110,7 +110,7 @@ def _ended_in_order() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _signal_main_thread(number: int) -> None:
+def _signal_main_thread(number: signal.Signals) -> None:
     if hasattr(signal, "pthread_kill"):  # which also wakes it
         signal.pthread_kill(threading.main_thread().ident or 0, number)
     else:
