@@ -12,8 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "models" / "demo" / "examples"
+PICTURE = EXAMPLES / "seven.png"
+SAMPLES = ("two", "three", "four", "five", "six", "seven")  # of the page's shelf
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,900")
+
+NEEDS_BROWSER = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER and (ROOT / "runtime" / "js" / "node_modules").is_dir()),
+        reason="needs Chromium with its driver, and `make js` before",
+    ),
+]
 
 
 @contextmanager

@@ -1,96 +1,23 @@
 """The page of `igpt-run web` in Chromium, from a picture to its completions and what is saved of them."""
 
 import base64
-import hashlib
-import io
-import json
-import os
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import numpy as np
 import pytest
-from js.browser import CHROMIUM, DRIVER, Page, browsing, serving
+from js.browser import EXAMPLES, NEEDS_BROWSER, PICTURE, SAMPLES, Page
 from PIL import Image
 
-from igpt_runtime import GenerationOptions, Session, demo_bundle_path, generate_all, open_session, tokens_of
+from igpt_runtime import GenerationOptions, Session, generate_all, tokens_of
 from igpt_runtime.pictures.palette import tokens_to_image
-from igpt_runtime.web.site import ONNXRUNTIME_WEB
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "models" / "demo" / "examples"
-PICTURE = EXAMPLES / "seven.png"
-SAMPLES = ("two", "three", "four", "five", "six", "seven")
 # A GPU that the processor computes.
 SOFTWARE_GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
 SEEDS = [*range(17), 2**32, 2**53 + 1, 2**64 - 1]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER and (ROOT / "runtime" / "js" / "node_modules").is_dir()),
-        reason="needs Chromium with its driver, and `make js` before",
-    ),
-]
-
-
-def with_samples(path: Path) -> Path:
-    """A copy of the demo that brings sample pictures."""
-    copytree(demo_bundle_path(), path)
-    sheet = Image.new("RGB", (8 * 16, 16))
-    for i, name in enumerate(SAMPLES):
-        picture = Image.open(EXAMPLES / f"{name}.png").convert("RGB").resize((16, 16), Image.Resampling.BILINEAR)
-        sheet.paste(picture, (16 * i, 0))
-    sheet.save(path / "examples.png")
-    content = (path / "examples.png").read_bytes()
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["examples"] = {"file": "examples.png", "names": SAMPLES}
-    manifest["files"]["examples.png"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    # As if the model's own pictures were certain in their first rows, and anything was usual of more.
-    by_rows = [[0, 0, 0]] * 4 + [[0, 100, 200]] * 12
-    manifest["likelihood"] = {"pictures": "none", "by_rows": by_rows}
-    (path / "manifest.json").write_text(json.dumps(manifest))
-    return path
-
-
-@pytest.fixture(scope="module")
-def session() -> Session:
-    return open_session(device="cpu")
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of the page with the demo and samples, a damaged copy, and one without samples in the Hub's cache."""
-    directory = tmp_path_factory.mktemp("bundles")
-    damaged = copytree(demo_bundle_path(), directory / "damaged")
-    weights = bytearray((damaged / "weights.safetensors").read_bytes())
-    weights[-5] ^= 1
-    (damaged / "weights.safetensors").write_bytes(weights)
-    blobs, snapshot = (
-        directory / "models--acme--demo" / "blobs",
-        directory / "models--acme--demo" / "snapshots" / "0123",
-    )
-    copytree(demo_bundle_path(), blobs)
-    manifest = json.loads((blobs / "manifest.json").read_text())
-    (blobs / "manifest.json").write_text(json.dumps({**manifest, "examples": None}))
-    snapshot.mkdir(parents=True)
-    for file in blobs.iterdir():
-        (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
-    with serving("--model", with_samples(directory / "samples"), "--model", damaged, "--model", snapshot) as address:
-        yield address
-
-
-@pytest.fixture
-def page(request: pytest.FixtureRequest, address: str, tmp_path: Path) -> Iterator[Page]:
-    """Indirectly parametrized by further flags of Chromium."""
-    with browsing(address, tmp_path / "downloads", *getattr(request, "param", ("--disable-gpu",))) as result:
-        result.wait_for("Ready")
-        yield result
-        assert [entry for entry in result.driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+pytestmark = NEEDS_BROWSER
 
 
 def primer_of(session: Session, picture: Path) -> np.ndarray:
@@ -370,13 +297,6 @@ def test_a_link_restores_it_all(page: Page, address: str) -> None:
     assert page.kept() == 3 and values == ["2", "1", "1", "5", "0.5"] and page["hint"].is_displayed()
 
 
-def test_links_that_cannot_be_followed(page: Page, address: str) -> None:
-    page.driver.get(f"{address}#model=none&sample=eleven&n=99&keep=1e9&other=<script>")
-    page.wait(lambda: "“none”, which is not served here" in page["model-error"].text)
-    assert "no sample picture called “eleven”" in page["file-error"].text
-    assert page["n"].get_attribute("aria-invalid") and page["n-error"].is_displayed() and page.kept() == 8
-
-
 def test_saving(page: Page, session: Session) -> None:
     """Pillow reads the very pixels, in PNG and in GIF, which rests at its end."""
     page.pick("seven")
@@ -409,38 +329,6 @@ def test_saving(page: Page, session: Session) -> None:
             np.testing.assert_array_equal(sheet[top : top + 256, left : left + 256], picture)
 
 
-def test_errors_where_the_fault_is(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "picture.png").write_text("not a picture")
-    page["file"].send_keys(str(tmp_path / "picture.png"))
-    assert "cannot be decoded" in page.wait(lambda: page["file-error"].text)
-    page.pick("seven")
-    assert page["file-error"].text == ""
-    page.driver.find_element("css selector", "#options summary").click()
-    for name, value, words in (
-        ("n", "99", "Choose a whole number from 1 to 16."),
-        ("n", "", "Choose a whole number from 1 to 16."),
-        ("seed", "-1", "Choose a whole number from 0 to 2⁶⁴ − 1."),
-        ("seed", str(2**64), "Choose a whole number from 0 to 2⁶⁴ − 1."),
-        ("temperature", "-0.1", "Choose a number of at least 0."),
-        ("topK", "1.5", "Choose a whole number of at least 0."),
-        ("topP", "1.01", "Choose a number above 0 and up to 1."),
-    ):
-        right = page[name].get_property("value")
-        page.fill(**{name: value})
-        assert page[f"{name}-error"].text == words and page[name].get_attribute("aria-invalid") == "true"
-        assert page[name].get_attribute("aria-describedby") == f"{name}-error"
-        page["complete"].click()
-        assert page.js("return document.activeElement.id") == name and not page["results"].is_displayed()
-        page.fill(**{name: right or 1})
-        assert page[f"{name}-error"].text == "" and page[name].get_attribute("aria-invalid") is None
-    page.driver.find_element("css selector", "#model option:nth-child(2)").click()
-    page.wait(lambda: "does not match its sha256" in page["model-error"].text)
-    assert page["retry"].is_displayed() and not page["complete"].is_enabled()
-    page.driver.find_element("css selector", "#model option:nth-child(3)").click()
-    page.wait_for("Ready")
-    assert page["model-error"].text == "" and not page["retry"].is_displayed()
-
-
 def test_dropped_and_pasted(page: Page) -> None:
     content = base64.b64encode(PICTURE.read_bytes()).decode()
     script = """const [kind, content] = arguments;
@@ -469,24 +357,6 @@ def test_loading_shows_how_far_it_is(page: Page) -> None:
     assert not page["loading"].is_displayed()
 
 
-def test_a_library_that_cannot_be_loaded(tmp_path: Path) -> None:
-    """It is not the bundle that is blamed."""
-    dist = tmp_path / "dist"
-    dist.mkdir()
-    for name in ONNXRUNTIME_WEB:
-        shutil.copyfile(ROOT / "runtime" / "js" / "node_modules" / "onnxruntime-web" / "dist" / name, dist / name)
-    with serving("--onnxruntime-web", dist) as address:
-        os.truncate(dist / ONNXRUNTIME_WEB[2], 1000)  # its WebAssembly
-        with browsing(address, tmp_path / "downloads", "--disable-gpu") as page:
-            said = page.wait(lambda: page["model-error"].text)
-            assert said.startswith("onnxruntime-web cannot be loaded (") and "\n" not in said
-        (dist / ONNXRUNTIME_WEB[0]).unlink()
-        with browsing(address, tmp_path / "downloads", "--disable-gpu") as page:
-            said = page.wait(lambda: page["model-error"].text)
-            assert said.startswith("onnxruntime-web cannot be loaded (") and said.endswith("still running?")
-            assert not page["model-label"].is_displayed()  # of one model there is no choice
-
-
 def test_no_gpu_is_not_offered(page: Page) -> None:
     page.driver.find_element("css selector", "#options summary").click()
     assert page["n"].is_displayed() and not page["provider"].is_displayed()
@@ -506,81 +376,3 @@ def test_webgpu_draws_the_same(page: Page, session: Session) -> None:
         page.keep(keep)
         page.complete(300)
         assert page.tokens() == generate_all(session, primer[: 16 * keep], GenerationOptions(n=n, seed=seed)).tolist()
-
-
-# The size of what can be touched; what lies over something else counts as that.
-TARGETS = """return [...document.querySelectorAll('button, select, summary, input, .button, [role=slider], #pad')]
-  .filter((e) => e.checkVisibility() && !e.closest('.button > *'))
-  .map((e) => [e.id || e.textContent || e.ariaLabel, e.getBoundingClientRect()])
-  .filter(([, box]) => box.width < 44 || box.height < 44)
-  .map(([name, box]) => `${name}: ${box.width} x ${box.height}`)"""
-
-
-def test_a_phone(page: Page) -> None:
-    """The canvas and the button are on its first screen, all can be touched, and nothing scrolls sideways."""
-    page.phone()
-
-    def check() -> None:
-        assert page.js("return document.documentElement.scrollWidth") <= 390
-        assert page.js(TARGETS) == []
-
-    page.driver.refresh()
-    page.wait_for("Ready")
-    check()
-    for name in ("pad", "complete", "keep", "shelf"):
-        box = page.js("return document.getElementById(arguments[0]).getBoundingClientRect()", name)
-        assert box["top"] >= 0 and box["bottom"] <= 844 and box["left"] >= 0 and box["right"] <= 390, name
-    page.pick("seven")
-    page.complete()
-    page.driver.find_element("css selector", "#options summary").click()
-    check()
-    page["pen"].click()
-    page.wait(lambda: page["pen-colours"].is_displayed())
-    check()
-
-
-# Of every text that is shown: its contrast to what is behind it, where that is below what WCAG asks for.
-CONTRAST = """
-const context = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
-const levels = (colours) => {
-  context.clearRect(0, 0, 1, 1);
-  for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); }
-  return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
-};
-const luminance = (colour) => colour
-  .map((level) => level / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-return [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() && !e.closest('.unseen, #board')
-    && !e.closest(':disabled, [aria-disabled=true]')
-    && [...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim())).map((e) => {
-  const behind = [];
-  for (let at = e; at; at = at.parentElement) behind.unshift(getComputedStyle(at).backgroundColor);
-  const [text, ground] = [levels([...behind, getComputedStyle(e).color]), levels(behind)].map(luminance);
-  const ratio = (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
-  return [e.textContent.trim().slice(0, 30), ratio];
-}).filter(([, ratio]) => ratio < 4.5);
-"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours(page: Page, scheme: str) -> None:
-    """The page is as bright or as dark as the system wants it, and every text stands out from its ground."""
-    page.scheme(scheme)
-    page.pick("seven")
-    page.fill(n=2)
-    page.complete()
-    page.keep(3)  # which marks the results, and is unlike the model's own
-    assert page["unlike"].is_displayed()
-    page.driver.find_element("css selector", "#options summary").click()
-    page.fill(n=99)
-    page.js("document.activeElement.blur()")
-    time.sleep(0.3)  # of a transition
-    assert page.js(CONTRAST) == []
-    with Image.open(io.BytesIO(page.driver.get_screenshot_as_png())) as picture:
-        ground = picture.convert("L").getpixel((3, 3))
-    assert isinstance(ground, int) and (ground > 220 if scheme == "light" else ground < 40)
-
-
-def test_narrow_screens(page: Page) -> None:
-    page.driver.set_window_size(380, 800)
-    assert page.js("return document.documentElement.scrollWidth <= innerWidth")

@@ -56,7 +56,7 @@ def test_an_interrupt_before_click_looks_out_for_it(monkeypatch: pytest.MonkeyPa
     def interrupt(number: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("igpt_runtime.console.signal.getsignal", interrupt)
+    monkeypatch.setattr("igpt_runtime.signals.signal.getsignal", interrupt)
     result = CliRunner().invoke(cli.main, ["info"])
     assert (result.exit_code, result.stderr) == (1, "Aborted!\n")
 

@@ -1,16 +1,13 @@
 """What both command lines share: errors as one line, progress on stderr, results on stdout."""
 
-import _thread
 import contextlib
 import errno
 import json
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +15,7 @@ import click
 from igpt_runtime.errors import IgptError
 from igpt_runtime.files import check_stdout_open
 from igpt_runtime.progress import SILENT, Progress
-from igpt_runtime.signals import ENDING
+from igpt_runtime.signals import ended_in_order
 
 if TYPE_CHECKING:
     import rich.progress
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 MODES = ("auto", "always", "never")  # of --progress
 _MODE = "igpt_runtime.progress"  # its key in click's context
 _SHORTEST, _LONGEST = 5.0, 30.0  # seconds between two lines, where there is no terminal
-_LATER = 0.02  # seconds until a signal is tried again
 
 
 class _OneLineErrors(click.Command):
@@ -34,7 +30,7 @@ class _OneLineErrors(click.Command):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         try:
-            with _ended_in_order():
+            with ended_in_order():
                 return super().main(*arguments, **options)
         except KeyboardInterrupt:  # before or after click looks out for it
             click.echo("Aborted!", err=True)
@@ -68,53 +64,6 @@ class _OneLineErrors(click.Command):
             from igpt_runtime.engine.graph import failure
 
             raise _failure(str(failure(error, "failed"))) from error
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Have the signals that end a process raise SystemExit, so that what is unfinished is removed."""
-
-    came = 0
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        came = number
-        sys.exit(128 + number)
-
-    signals = [number for number in ENDING if number != signal.SIGINT]  # which click knows
-    if threading.current_thread() is not threading.main_thread():
-        signals = []  # signals are the main thread's
-    # Those that nohup or a host program has chosen otherwise stay as they are.
-    signals = [number for number in signals if signal.getsignal(number) is signal.SIG_DFL]
-    for number in signals:
-        signal.signal(number, stop)
-    tell = sys.unraisablehook
-
-    def not_raised(problem: "sys.UnraisableHookArgs") -> None:
-        """Raise again, a moment later, what was raised in a destructor or the callback of a weak reference."""
-        if isinstance(problem.exc_value, KeyboardInterrupt) or (came and isinstance(problem.exc_value, SystemExit)):
-            threading.Timer(_LATER, _signal_main_thread, [signal.Signals(came or signal.SIGINT)]).start()
-        else:
-            tell(problem)
-
-    sys.unraisablehook = not_raised
-    try:
-        yield
-    except Exception:
-        if came:  # libraries make other exceptions of ours
-            sys.exit(128 + came)
-        raise
-    finally:
-        sys.unraisablehook = tell
-        for number in signals:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _signal_main_thread(number: signal.Signals) -> None:
-    if hasattr(signal, "pthread_kill"):  # which also wakes it
-        signal.pthread_kill(threading.main_thread().ident or 0, number)
-    else:
-        _thread.interrupt_main(number)
 
 
 class Command(_OneLineErrors):

@@ -1,11 +1,14 @@
-"""Holds the signals that end a process back where an exception amid the work of a library would do harm."""
+"""What the signals that end a process do: they end its work in order, and wait where that would do harm."""
 
+import _thread
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+_LATER = 0.02  # seconds until a signal is tried again
 # Those that a system has.
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
@@ -54,3 +57,49 @@ def held_signals() -> Iterator[Held]:
             signal.signal(number, handler)
         if held.number:
             signal.raise_signal(held.number)
+
+
+@contextlib.contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Have signals raise SystemExit, as SIGINT raises KeyboardInterrupt, so that what is unfinished is removed."""
+    if threading.current_thread() is not threading.main_thread():  # which signals are the business of
+        yield
+        return
+    came = 0
+
+    def stop(number: int, _: object) -> None:
+        nonlocal came
+        came = number
+        sys.exit(128 + number)
+
+    # Those that nohup or a host program has chosen otherwise stay as they are.
+    signals = [n for n in ENDING if n != signal.SIGINT and signal.getsignal(n) is signal.SIG_DFL]
+    for number in signals:
+        signal.signal(number, stop)
+    tell = sys.unraisablehook
+
+    def not_raised(problem: "sys.UnraisableHookArgs") -> None:
+        """Raise again, a moment later, what was raised in a destructor or the callback of a weak reference."""
+        if isinstance(problem.exc_value, KeyboardInterrupt) or (came and isinstance(problem.exc_value, SystemExit)):
+            threading.Timer(_LATER, _signal_main_thread, [signal.Signals(came or signal.SIGINT)]).start()
+        else:
+            tell(problem)
+
+    sys.unraisablehook = not_raised
+    try:
+        yield
+    except Exception:
+        if came:  # libraries make other exceptions of ours
+            sys.exit(128 + came)
+        raise
+    finally:
+        sys.unraisablehook = tell
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _signal_main_thread(number: signal.Signals) -> None:
+    if hasattr(signal, "pthread_kill"):  # which also wakes it
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        _thread.interrupt_main(number)
