@@ -6,7 +6,7 @@ EXAMPLE ?= models/demo/examples/seven.png
 
 RUNTIME_JS := runtime/js
 
-.PHONY: setup demo embed test test-slow fuzz lint typecheck format docs bundles bench peers sizes reproduce js clean
+.PHONY: setup demo embed test test-slow fuzz lint typecheck format docs bundles bench gpu-kit peers sizes reproduce js clean
 
 setup: $(VENV)/.all
 
@@ -72,6 +72,10 @@ bundles: setup
 # What they do on this machine; verifies every token it times.
 bench: bundles
 	for precision in fp32 int8 int4; do $(BIN)/igpt-run bench --model build/small-$$precision || exit 1; done
+
+# What a check on a GPU needs, for a machine without network: tests/cuda/device/README.md.
+gpu-kit: setup
+	$(BIN)/python tests/cuda/device/prepare.py
 
 # The same work in other runtimes, each in an environment of its own below build/peers: about half an hour at first (one
 # of them is compiled), then half an hour for two rounds. Ends with the README's table and plot.

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from igpt_export.checkpoint.checkpoint import Checkpoint
 from igpt_export.graphs.assembly import Assembly, value_of
 from igpt_export.graphs.embedded import embedded_graphs
+from igpt_export.graphs.norm_bias import add_biases_in_norms
 from igpt_export.graphs.pictures import has_filter, postprocess_graph, preprocess_graph
 from igpt_export.graphs.pieces import CLASSES, EMBEDDING, END, block_piece, decode_pieces, prefill_pieces
 from igpt_export.graphs.trace import IR_VERSION, TracedPiece, read_sizes_from, trace
@@ -63,8 +64,13 @@ class _Graph(Assembly):
             self._weights[name] = value, like
         return self._weights[name][0]
 
-    def finish(self, outputs: Mapping[str, ir.Value], weights: Path, stored_names: Mapping[str, str]) -> ir.Model:
-        """The finished graph. Meanwhile its weights are inputs, so that it cannot come to depend on their values."""
+    def finish(
+        self, outputs: Mapping[str, ir.Value], weights: Path, stored_names: Mapping[str, str], *, half: bool
+    ) -> ir.Model:
+        """The finished graph. Meanwhile its weights are inputs, so that it cannot come to depend on their values.
+
+        half: whether it is for a GPU, where every kernel that is spared saves time.
+        """
         model = self.model([outputs[tensor.name] for tensor in self._spec[1]], self._spec[1], self._name)
         read_sizes_from(self.inputs, model.graph)
         parameters = [value for value, _ in self._weights.values()]
@@ -74,6 +80,8 @@ class _Graph(Assembly):
             passes.RemoveUnusedNodesPass(), passes.NameFixPass(),
         ):  # fmt: skip
             simplify(model)
+        if half:
+            add_biases_in_norms(model.graph)
         for name, (value, like) in self._weights.items():
             model.graph.inputs.remove(value)
             value.name, value.const_value = stored_names.get(name, name), like
@@ -144,7 +152,7 @@ def trace_graphs(
     for name, pieces in traced.items():
         graph = _Graph(name, specs[name], pieces)
         outputs = _prefill(graph, config, classifier) if name == graph_io.PREFILL else _decode(graph, config)
-        graphs[name] = graph.finish(outputs, weights, stored_names or {})
+        graphs[name] = graph.finish(outputs, weights, stored_names or {}, half=precision.is_half)
     if embed or has_filter(form):
         graphs[graph_io.PREPROCESS] = preprocess_graph(specs[graph_io.PREPROCESS], form)
     graphs[graph_io.POSTPROCESS] = postprocess_graph(specs[graph_io.POSTPROCESS], form)

@@ -32,9 +32,11 @@ def SkipSimplifiedLayerNormalization(
     X: FLOAT,
     skip: FLOAT,
     gamma: FLOAT,
+    bias: FLOAT,
     epsilon: float = 1e-5,
 ) -> Tuple[FLOAT, FLOAT, FLOAT, FLOAT]:
-    total = X + skip
+    both = X + skip
+    total = both + bias
     exact = op.Cast(total, to=1)  # squares overflow float16
     mean = op.ReduceMean(exact * exact, [-1], keepdims=1)
     inverse = op.Reciprocal(op.Sqrt(mean + epsilon))
@@ -144,11 +146,18 @@ def MatMulNBits(
 
 
 def _without_bias(proto, n_inputs):
-    """Of the body of a linear layer: it for a node of so few inputs that there is no bias, which it adds last."""
-    *_, product, addition = proto.node
-    assert (addition.op_type, addition.input[1]) == ("Add", "bias")
-    product.output[0] = addition.output[0]
-    del proto.node[-1], proto.input[n_inputs:]
+    """Of the body of a node that may add a bias: it for one of so few inputs that there is none."""
+    (addition,) = (node for node in proto.node if node.op_type == "Add" and "bias" in node.input)
+    (summand,) = (name for name in addition.input if name != "bias")
+    total = addition.output[0]
+    proto.node.remove(addition)
+    # One name is left for both. That of an output stays; else the summand's, which may be an input's.
+    old, new = (summand, total) if total in proto.output else (total, summand)
+    for i, node in enumerate(proto.node):
+        node.name = f"n{i}"
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
+    del proto.input[n_inputs:]
 
 
 def inlined(model: ir.Model) -> ir.Model:

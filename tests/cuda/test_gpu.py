@@ -10,8 +10,7 @@ import pytest
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.engine import device
 from igpt_runtime.engine.device import CUDA
-from igpt_runtime.engine.generate import DecodeStep, GenerationOptions, generate_all, prefill
-from igpt_runtime.engine.kv_cache import new_cache
+from igpt_runtime.engine.generate import DecodeStep, GenerationOptions, generate_all, prefill, start_cache
 from igpt_runtime.engine.session import Session, open_session
 
 PRIMER = np.random.default_rng(2).integers(0, 16, 20)
@@ -37,7 +36,7 @@ def test_logits_are_those_of_fp32_on_the_cpu(gpu: Session, tiny_bundle: Path) ->
     )
     whole = gpu.graph(graph_io.PREFILL).run([graph_io.LOGITS], {graph_io.INPUT_IDS: inputs})[0]
     slots = prefill(gpu, tokens[:32])
-    step = DecodeStep(gpu, new_cache(gpu.manifest, 3, slots), GenerationOptions(), with_logits=True)
+    step = DecodeStep(gpu, start_cache(gpu, slots, 3), GenerationOptions(), with_logits=True)
     stepped = []
     for position in range(32, 64):
         step(np.full((3, 1), inputs[0, position]), position, np.zeros(3, np.float32))

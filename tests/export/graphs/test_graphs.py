@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
@@ -133,3 +134,25 @@ def test_sizes_are_read_from_the_first_input_that_has_them() -> None:
     read_sizes_from([first], graph)
     places = [(node.inputs[0], node.attributes.get_int("start"), node.attributes.get_int("end")) for node in nodes]
     assert places == [(first, 1, 2), (second, 1, 2), (second, 2, 3), (second, None, None)]
+
+
+@pytest.mark.parametrize("name", [graph_io.PREFILL, graph_io.DECODE])
+def test_norms_of_fp16_add_the_biases_before_them(bundle_of: Callable[[str, str], Path], name: str) -> None:
+    graph = onnx.load(bundle_of("fp16", "fp16") / f"{name}.onnx", load_external_data=False).graph
+    norms = [node for node in graph.node if node.op_type == "SkipSimplifiedLayerNormalization"]
+    expected = [f"h.{layer}.{part}.c_proj.bias" for layer in range(3) for part in ("attn", "mlp")]
+    first, *added = [norm.input[3] for norm in norms]
+    assert added == expected and len(norms) == 7
+    (zeros,) = [node for node in graph.node if first in node.output]  # all norms of a graph have one portable body
+    assert not onnx.numpy_helper.to_array(zeros.attribute[0].t).any()
+    # What is left are the biases of the products that the attention and the activation read.
+    biased = [node.input[1] for node in graph.node if node.op_type == "Add" and node.input[1].endswith(".bias")]
+    assert sorted(biased) == sorted(
+        f"h.{layer}.{part}.bias" for layer in range(3) for part in ("attn.c_attn", "mlp.c_fc")
+    )
+
+
+def test_norms_of_fp32_add_nothing(tiny_bundle: Path) -> None:
+    graph = onnx.load(tiny_bundle / "decode.onnx", load_external_data=False).graph
+    norms = [node for node in graph.node if node.op_type == "SkipSimplifiedLayerNormalization"]
+    assert {len(norm.input) for norm in norms} == {3}

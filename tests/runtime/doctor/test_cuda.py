@@ -87,13 +87,9 @@ def test_the_driver_is_missing(site: Path, stand_in: ModuleType) -> None:
     assert cuda().found == f"does not start: {DRIVER} is missing"
 
 
-def test_preloading_is_enough(site: Path, stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And so is the remedy."""
-    folder = libraries(stand_in, site / "nvidia" / "cu13" / "lib", driver=False)
-    driver = libraries(stand_in, site / "driver", driver=True)
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(driver))
-    finding = cuda()
-    assert finding.status == WARNING and "but onnxruntime.preload_dlls() finds it" in finding.found
-    assert str(finding.remedy).startswith(f"set LD_LIBRARY_PATH={folder}; ")
-    monkeypatch.setenv("LD_LIBRARY_PATH", f"{driver}:{folder}")
-    assert cuda().status == OK
+def test_libraries_in_packages_of_python_are_enough(
+    site: Path, stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libraries(stand_in, site / "nvidia" / "cu13" / "lib", driver=False)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(libraries(stand_in, site / "driver", driver=True)))
+    assert cuda() == Finding("ONNX Runtime", "CUDA", OK, "starts and runs a graph")

@@ -49,14 +49,17 @@ def test_cuda_is_refused_where_there_is_none(tiny_bundle: Path, monkeypatch: pyt
 
 
 @pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="CUDA would start")
-def test_cuda_that_does_not_start_is_refused(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_that_does_not_start_is_refused(
+    tiny_bundle: Path, bundle_of: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # ONNX Runtime's own note
         with pytest.raises(DeviceError, match="CUDA was asked for but ONNX Runtime could not start it; igpt"):
             open_session(tiny_bundle, device="cuda").graph(graph_io.DECODE)
         assert open_session(tiny_bundle, device="cpu").graph(graph_io.DECODE).get_providers() == [CPU]
-        session = open_session(tiny_bundle, device="auto")
+        assert open_session(tiny_bundle, device="auto").provider == CPU  # CUDA is for fp16
+        session = open_session(bundle_of("fp16", "fp16"), device="auto")
         assert session.provider == CUDA
         complete(session, PICTURE, GenerationOptions(1))
         assert session.provider == CPU  # what runs, not what was hoped for

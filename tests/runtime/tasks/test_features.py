@@ -13,11 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_sample_image
 
+from igpt_runtime.engine.device import CUDA
 from igpt_runtime.engine.session import Session, open_session
 from igpt_runtime.errors import BundleError, ImageError, OptionError
 from igpt_runtime.pictures.reading import read_image
 from igpt_runtime.tasks.classify import classify
-from igpt_runtime.tasks.features import features
+from igpt_runtime.tasks.features import feature_batches, features
 from igpt_runtime.tasks.score import score
 
 Write = Callable[..., Path]
@@ -151,3 +152,21 @@ def test_a_single_picture_needs_no_list(tiny_bundle: Path, picture: Path) -> Non
         assert np.array_equal(features(session, one), features(session, [one]))
         assert np.array_equal(classify(session, one), classify(session, [one]))
         assert len(list(score(session, one))) == 1
+
+
+def test_pictures_are_read_ahead_for_a_gpu(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The features, their order and what is said of broken pictures are the same."""
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"no picture")
+    given = [*PICTURES[:3], damaged, *PICTURES[3:]]
+    expected = features(session, PICTURES)
+    monkeypatch.setattr(Session, "provider", CUDA)
+    for batch in (1, 4, 32):
+        monkeypatch.setattr("igpt_runtime.tasks.features._GPU_BATCH", batch)
+        said: list[str] = []
+        batches = list(feature_batches(session, given, broken=said.append))
+        assert [i for indices, _ in batches for i in indices] == [0, 1, 2, *range(4, 20)]
+        assert np.allclose(np.concatenate([values for _, values in batches]), expected, atol=1e-5)
+        assert len(said) == 1 and str(damaged) in said[0]
+        with pytest.raises(ImageError, match="damaged.png"):
+            features(session, given)

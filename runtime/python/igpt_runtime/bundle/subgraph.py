@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from igpt_runtime.bundle.protobuf import BYTES, encoded
+
 # Numbers of fields in onnx.proto.
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 1, 5, 12, 13
@@ -18,7 +20,6 @@ _TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _LOCATION = "location"  # key of the entry that names a tensor's file
 _VALUE_NAME = 1
-_BYTES = 2  # wire type of texts, bytes and records
 _LONGEST_NUMBER = 70  # bits
 _SIZES = {1: 8, 5: 4}  # wire type: size in bytes of a number
 
@@ -49,7 +50,7 @@ def part_of(model: bytes, outputs: Sequence[str], picked: Mapping[str, Sequence[
     """
     with _told_as_value_error():
         return b"".join(
-            _record(_MODEL_GRAPH, _part_of_graph(field.content, outputs, picked or {}))
+            encoded(_MODEL_GRAPH, _part_of_graph(field.content, outputs, picked or {}))
             if field.number == _MODEL_GRAPH
             else field.whole
             for field in _fields(memoryview(model))
@@ -82,9 +83,9 @@ def _renamed(record: memoryview, levels: "_Levels", old: bytes, new: bytes) -> b
         return bytes(record)
     if not levels:
         is_place = _text(record, _ENTRY_KEY) == _LOCATION and _text(record, _ENTRY_VALUE) == old.decode()
-        return _record(_ENTRY_KEY, _LOCATION.encode()) + _record(_ENTRY_VALUE, new) if is_place else bytes(record)
+        return encoded(_ENTRY_KEY, _LOCATION.encode()) + encoded(_ENTRY_VALUE, new) if is_place else bytes(record)
     return b"".join(
-        _record(field.number, _renamed(field.content, levels[field.number], old, new))
+        encoded(field.number, _renamed(field.content, levels[field.number], old, new))
         if field.number in levels
         else field.whole
         for field in _fields(record)
@@ -109,14 +110,14 @@ def _part_of_graph(graph: memoryview, outputs: Sequence[str], picked: Mapping[st
         for name in makes & picked.keys():
             node = memoryview(_pick(node, picked[name], name))
         needed.update(_reads(node))
-        kept.append(_record(_GRAPH_NODE, node))
+        kept.append(encoded(_GRAPH_NODE, node))
     parts = kept[::-1]
     for field in fields:
         unused = field.number == _GRAPH_INITIALIZER and _text(field.content, _TENSOR_NAME) not in needed
         if field.number not in (_GRAPH_NODE, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO) and not unused:
             parts.append(field.whole)
     for name in outputs:  # a picked one has another shape, which ONNX Runtime infers
-        parts.append(_record(_GRAPH_OUTPUT, _record(_VALUE_NAME, name.encode())) if name in picked else there[name])
+        parts.append(encoded(_GRAPH_OUTPUT, encoded(_VALUE_NAME, name.encode())) if name in picked else there[name])
     return b"".join(parts)
 
 
@@ -155,7 +156,7 @@ def _fields(record: memoryview) -> Iterator[_Field]:
         start = position
         tag, position = _varint(record, position)
         kind, content = tag & 7, record[:0]
-        if kind == _BYTES:
+        if kind == BYTES:
             length, position = _varint(record, position)
             content = record[position : position + length]
             position += length
@@ -178,16 +179,3 @@ def _varint(record: memoryview, position: int) -> tuple[int, int]:
         shift += 7
         if shift >= _LONGEST_NUMBER:
             raise ValueError("a number in it has no end")
-
-
-def _record(number: int, content: bytes | memoryview) -> bytes:
-    return _number(number << 3 | _BYTES) + _number(len(content)) + bytes(content)
-
-
-def _number(value: int) -> bytes:
-    groups = bytearray()
-    while value >= 0x80:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)

@@ -67,12 +67,11 @@ def _end(code: int) -> str | None:
     return f"was ended by signal {-code}"
 
 
-def start(say: Say, device: str, threads: int | None, variables: list[str], preload: bool) -> None:
+def start(say: Say, device: str, threads: int | None, variables: list[str]) -> None:
     """Open and run the smallest graph of the embedded demo.
 
     Says the providers it lists, the environment `variables` when it was imported, the provider that
-    started, and how many threads it started for an operator. preload: load CUDA's libraries before, as
-    `onnxruntime.preload_dlls` does.
+    started, and how many threads it started for an operator.
     """
     import numpy as np
 
@@ -82,8 +81,6 @@ def start(say: Say, device: str, threads: int | None, variables: list[str], prel
     ort = import_onnxruntime()
     set_now = {name: os.environ[name] for name in variables if name in os.environ}
     say(providers=list(ort.get_available_providers()), environment=set_now)
-    if preload:
-        ort.preload_dlls()
     session = open_session(device=device, threads=threads)
     before = _count_threads()
     graph = session.graph(POSTPROCESS)

@@ -1,8 +1,6 @@
 """Whether the CUDA provider starts, and which library is missing where it does not."""
 
 import re
-import sys
-from pathlib import Path
 
 from igpt_runtime.doctor.child import Outcome
 from igpt_runtime.doctor.finding import BROKEN, OK, WARNING, Finding, one_line
@@ -11,7 +9,6 @@ from igpt_runtime.doctor.start_provider import start_provider
 _TOPIC, _NAME = "ONNX Runtime", "CUDA"
 CUDA = "CUDAExecutionProvider"
 _DRIVER = re.compile(r"libcuda\.so|nvcuda\.dll|libnvidia-", re.IGNORECASE)
-_PRELOADED = re.compile(r"lib(cublas|cudart|cudnn|cufft|curand|nvrtc)")
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 _MISSING = (
     re.compile(r"([\w.+-]+\.so[\w.]*): cannot open shared object file"),
@@ -28,19 +25,13 @@ _REASONS = (
 
 def cuda(device: str, threads: int | None) -> Finding:
     """Whether CUDA starts. Where it does not, ONNX Runtime takes the CPU, unless --device cuda asks for CUDA."""
-    first = start_provider("cuda", threads)
-    if first.error is None and first.said["started"] == CUDA:
+    started = start_provider("cuda", threads)
+    if started.error is None and started.said["started"] == CUDA:
         return Finding(_TOPIC, _NAME, OK, "starts and runs a graph")
     status = BROKEN if device == "cuda" else WARNING
-    second = start_provider("cuda", threads, preload=True)
-    if second.error is None and second.said["started"] == CUDA:
-        what = missing_library(first.messages) or "a library"
-        found = f"does not start: {what} is not where the system looks, but onnxruntime.preload_dlls() finds it"
-        return Finding(_TOPIC, _NAME, status, found, _how_to_find())
-    # The second has got further, if there is a difference.
-    missing = missing_library(second.messages)
+    missing = missing_library(started.messages)
     if missing is None:
-        return Finding(_TOPIC, _NAME, status, f"does not start: {reason(second)}", "compare with what nvidia-smi says")
+        return Finding(_TOPIC, _NAME, status, f"does not start: {reason(started)}", "compare with what nvidia-smi says")
     if _DRIVER.match(missing):
         return Finding(_TOPIC, _NAME, status, f"does not start: {missing} is missing", "install NVIDIA's driver")
     remedy = "run: pip install 'onnxruntime-gpu[cuda,cudnn]', which brings CUDA's libraries; then look again"
@@ -62,13 +53,3 @@ def reason(outcome: Outcome) -> str:
         if match := pattern.search(messages):
             return one_line(match[1])
     return one_line(outcome.error or "ONNX Runtime gives no reason")
-
-
-def _how_to_find() -> str:
-    """What lets ONNX Runtime find the libraries that are in Python's packages."""
-    remedy = "in Python, call onnxruntime.preload_dlls() before a session is opened"
-    if sys.platform != "linux":
-        return remedy
-    libraries = (path for entry in sys.path for path in Path(entry or ".").glob("nvidia/*/lib/*.so.*"))
-    folders = sorted({str(path.parent) for path in libraries if _PRELOADED.match(path.name)})
-    return f"set LD_LIBRARY_PATH={':'.join(folders)}; {remedy}" if folders else remedy

@@ -49,7 +49,7 @@ def minimums() -> Minimums:
         return Minimums()
     found = {}
     for requirement in declared.get_all("Requires-Dist") or []:
-        match = re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", requirement)
+        match = re.match(r"([\w.-]+)(?:\[[\w, -]*\])?\s*>=\s*([\d.]+)", requirement)
         if match:
             found[match[1].lower()] = match[2]
     python = re.search(r"[\d.]+", declared["Requires-Python"] or "")

@@ -1,9 +1,12 @@
 """Where a decode step's tensors live: in host memory, or on a CUDA device with the step captured as a CUDA graph."""
 
+import contextlib
+import functools
 import itertools
+import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +14,13 @@ import numpy.typing as npt
 
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.manifest import Manifest
+from igpt_runtime.bundle.repeating_graph import FILLED, PADS, ROW, SHAPE, repeating_graph
+from igpt_runtime.engine.kv_cache import AlikeRows
 from igpt_runtime.errors import MemoryShortageError
 
 CUDA = "CUDAExecutionProvider"
+_XQA = "ORT_ENABLE_XQA"
+_DEVICE = "cuda"  # as ONNX Runtime calls it where memory is taken
 Array = npt.NDArray[Any]
 Provider = str | tuple[str, dict[str, str]]
 
@@ -28,6 +35,23 @@ def with_options(providers: Sequence[str], manifest: Manifest, *, decodes: bool)
     # By default the norm may sum squares in float16, where they overflow.
     options = {"enable_skip_layer_norm_strict_mode": "1", "enable_cuda_graph": str(int(decodes))}
     return [(name, options) if name == CUDA else name for name in providers]
+
+
+@contextlib.contextmanager
+def attention_of_cudnn() -> Iterator[None]:
+    """Have sessions that are opened inside take cuDNN's attention on a GPU, if it is there.
+
+    ONNX Runtime's own default, XQA, is made for models whose heads share keys and values: of ImageGPT's, each has its
+    own, and cuDNN's kernel takes a third less time. A user who has set the variable decides.
+    """
+    if _XQA in os.environ:
+        yield
+        return
+    os.environ[_XQA] = "0"  # read when the kernels are made
+    try:
+        yield
+    finally:
+        os.environ.pop(_XQA, None)
 
 
 def _contiguous(array: Array) -> Array:
@@ -77,30 +101,71 @@ class HostTensors:
         self._graph.run_with_iobinding(self._binding)
 
 
+class Repeater:
+    """Fills a cache on a CUDA device from the one row that all of its rows begin with."""
+
+    def __init__(self, ort: Any) -> None:
+        """ort: the onnxruntime module."""
+        self._ort = ort
+
+    @functools.cached_property
+    def _graph(self) -> Any:
+        options = self._ort.SessionOptions()
+        options.log_severity_level = 3
+        return self._ort.InferenceSession(repeating_graph(), options, providers=[CUDA, "CPUExecutionProvider"])
+
+    def fill(self, value: Any, rows: AlikeRows) -> None:
+        """Write into an OrtValue of the device what `rows` says."""
+        one = rows.begin.shape
+        binding = self._graph.io_binding()
+        binding.bind_cpu_input(ROW, np.ascontiguousarray(rows.begin))
+        binding.bind_cpu_input(SHAPE, np.array([len(rows), *one[1:]], np.int64))
+        binding.bind_cpu_input(PADS, np.array([*[0] * 6, rows.shape[2] - one[2], 0], np.int64))
+        binding.bind_ortvalue_output(FILLED, value)
+        self._graph.run_with_iobinding(binding)
+
+
 class CudaTensors:
     """The same on a CUDA device. Runs of the bound shapes replay one captured CUDA graph, which fixes their addresses.
 
     Used by one decode loop after another; `DeviceTensors` hands it out.
     """
 
-    def __init__(self, ort: Any, graph: Any, graph_id: int) -> None:
-        """graph_id: names the captured graph; no two of a session may share one."""
-        self._ort, self._graph = ort, graph
+    def __init__(self, ort: Any, graph: Any, graph_id: int, repeater: Repeater, count: Callable[[int], None]) -> None:
+        """graph_id: names the captured graph; no two of a session may share one.
+
+        count: called with the bytes that are taken of the device's memory, and with minus as many in the end.
+        """
+        self._ort, self._graph, self._repeater, self._count = ort, graph, repeater, count
         self._binding = graph.io_binding()
         self._values: dict[str, Any] = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
+        self._nbytes = 0
         self._captured, self._eager = ort.RunOptions(), ort.RunOptions()
         self._captured.add_run_config_entry("gpu_graph_id", str(graph_id))
         self._eager.add_run_config_entry("gpu_graph_id", "-1")
         self._thread = threading.local()  # captured graphs are those of a thread
 
-    def bind(self, name: str, array: Array, output: str | None = None) -> None:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the device's memory that are bound."""
+        return self._nbytes
+
+    def bind(self, name: str, array: Array | AlikeRows, output: str | None = None) -> None:
         """Have a copy of an array read at every run as an input, and written as an output too."""
-        if name in self._values:
+        if isinstance(array, AlikeRows):
+            known = name in self._values
+            if not known:
+                self._values[name] = self._allocate(array.nbytes, lambda: self._empty(array))
+            self._repeater.fill(self._values[name], array)
+            if known:
+                return
+        elif name in self._values:
             self._values[name].update_inplace(_contiguous(array))
             return
-        self._values[name] = self._allocate(array)
-        self._dtypes[name] = array.dtype
+        else:
+            self._values[name] = self._copy(array)
+            self._dtypes[name] = array.dtype
         self._binding.bind_ortvalue_input(name, self._values[name])
         if output is not None:
             self._values[output] = self._values[name]
@@ -109,17 +174,33 @@ class CudaTensors:
     def bind_output(self, name: str, array: Array) -> None:
         """Have something of an array's shape and type written at every run."""
         if name not in self._values:
-            self._values[name] = self._allocate(array)
+            self._values[name] = self._copy(array)
             self._binding.bind_ortvalue_output(name, self._values[name])
 
-    def _allocate(self, array: Array) -> Any:
+    def _copy(self, array: Array) -> Any:
+        return self._allocate(
+            array.nbytes, lambda: self._ort.OrtValue.ortvalue_from_numpy(_contiguous(array), _DEVICE, 0)
+        )
+
+    def _empty(self, like: AlikeRows) -> Any:
+        shape = list(like.shape)
+        return self._ort.OrtValue.ortvalue_from_shape_and_type(shape, like.begin.dtype.type, _DEVICE, 0)
+
+    def _allocate(self, nbytes: int, make: Callable[[], Any]) -> Any:
         try:
-            return self._ort.OrtValue.ortvalue_from_numpy(_contiguous(array), "cuda", 0)
+            value = make()
         except Exception as error:  # ONNX Runtime's own exceptions share no base class
             raise MemoryShortageError(
-                f"the GPU has no {array.nbytes / 1e9:.2f} GB left ({str(error).splitlines()[0]}); "
+                f"the GPU has no {nbytes / 1e9:.2f} GB left ({str(error).splitlines()[0]}); "
                 "draw fewer pictures at once, or use --device cpu"
             ) from error
+        self._nbytes += nbytes
+        self._count(nbytes)
+        return value
+
+    def __del__(self) -> None:
+        """Tell that its memory is free."""
+        self._count(-self._nbytes)
 
     def write(self, name: str, values: npt.ArrayLike) -> None:
         """Set what a bound input is from now on: one upload."""
@@ -159,6 +240,8 @@ class DeviceTensors:
     def __init__(self, ort: Any) -> None:
         """ort: the onnxruntime module."""
         self._ort = ort
+        self._repeater = Repeater(ort)
+        self._taken = self._most = 0  # bytes of the device's memory, now and at most so far
         # Both are safe to use from several threads, and from finalizers.
         self._ids = itertools.count(1)
         self._idle: deque[tuple[Any, int, CudaTensors]] = deque(maxlen=1)  # graph, rows, tensors that nobody uses
@@ -173,7 +256,16 @@ class DeviceTensors:
             if kept_graph is graph and kept_rows == rows:
                 return tensors
             del tensors  # their memory goes before more is taken
-        return CudaTensors(self._ort, graph, next(self._ids))
+        return CudaTensors(self._ort, graph, next(self._ids), self._repeater, self._count)
+
+    def reusable_bytes(self) -> int:
+        """Bytes that were taken from the device and can be taken again: ONNX Runtime does not give memory back."""
+        return self._most - self._taken + sum(tensors.nbytes for _, _, tensors in list(self._idle))
+
+    def _count(self, nbytes: int) -> None:
+        """Note that memory was taken, or is free again."""
+        self._taken += nbytes
+        self._most = max(self._most, self._taken)
 
     def give_back(self, graph: Any, rows: int, tensors: CudaTensors) -> None:
         """Keep tensors for the next loop."""

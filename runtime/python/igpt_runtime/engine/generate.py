@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,12 @@ from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import ImageGPTConfig, SamplingDefaults
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.engine.device import CUDA, CudaTensors, HostTensors
-from igpt_runtime.engine.kv_cache import Cache, Slots, new_cache, share_prefix, shares_prefix
-from igpt_runtime.engine.memory import rows_at_once
+from igpt_runtime.engine.kv_cache import Cache, Slots, alike_cache, new_cache, share_prefix, shares_prefix
+from igpt_runtime.engine.memory import rows_at_once, rows_at_once_on_gpu
 from igpt_runtime.engine.numbers import check_numbers
 from igpt_runtime.engine.random import uniforms
 from igpt_runtime.engine.session import Session, import_onnxruntime
-from igpt_runtime.errors import OptionError
+from igpt_runtime.errors import MemoryShortageError, OptionError
 
 Tokens = npt.NDArray[np.int64]
 Costs = Callable[[npt.NDArray[np.float32]], None]  # called with the nats of every token that was given, [length]
@@ -145,7 +146,8 @@ def start_cache(session: Session, slots: Slots, rows: int) -> Cache:
     """A cache for `rows` rows that have all seen `slots`, in the form that is fastest to decode."""
     if shares_prefix(session.manifest, rows, slots[0].shape[2] if slots else 0):
         return share_prefix(session.manifest, rows, slots)
-    return new_cache(session.manifest, rows, slots)
+    make = alike_cache if session.decodes_on_gpu(graph_io.DECODE) else new_cache
+    return make(session.manifest, rows, slots)
 
 
 def decode(
@@ -192,9 +194,8 @@ class DecodeStep:
         tensors.bind(graph_io.TOP_P, np.array(options.top_p, np.float32))
         for name, prefix in zip(graph_io.prefix_names(config), cache.prefix, strict=False):
             tensors.bind(name, prefix)
-        for past, present, own in zip(
-            graph_io.past_names(config), graph_io.present_names(config), cache.own, strict=True
-        ):
+        parts: Sequence[Any] = cache.own  # arrays for the host, or AlikeRows for a device
+        for past, present, own in zip(graph_io.past_names(config), graph_io.present_names(config), parts, strict=True):
             tensors.bind(past, own, output=present)
         tensors.bind(graph_io.INPUT_IDS, np.zeros((cache.rows, 1), np.int64), output=graph_io.NEXT_IDS)
         self._logits: tuple[int, int] | None = (cache.rows, config.n_clusters)  # their shape, until they are kept
@@ -233,11 +234,24 @@ class DecodeStep:
 def _tensors(step: DecodeStep, session: Session, cache: Cache) -> HostTensors | CudaTensors:
     """Where a step's tensors live: on the device if the graph and its cache are there, until the step is gone."""
     graph = session.graph(cache.graph)
-    if session.manifest.precision != "fp16" or graph.get_providers()[0] != CUDA:
+    if not session.decodes_on_gpu(cache.graph):
         return HostTensors(import_onnxruntime(), graph)
     tensors = session.device_tensors.take(graph, cache.rows)
     weakref.finalize(step, session.device_tensors.give_back, graph, cache.rows, tensors).atexit = False
     return tensors
+
+
+def _is_on_gpu(session: Session) -> bool:
+    """Whether caches are on a GPU, as far as that is known before a graph is open."""
+    return session.manifest.precision == "fp16" and session.provider == CUDA
+
+
+def _rows_at_once(session: Session, n: int, length: int) -> int:
+    """How many of n pictures with `length` given tokens are decoded in one batch."""
+    loaded = session.holds_weights
+    if _is_on_gpu(session):
+        return rows_at_once_on_gpu(session.manifest, n, loaded=loaded, kept=session.device_tensors.reusable_bytes())
+    return rows_at_once(session.manifest, n, length, loaded=loaded)
 
 
 def generate_all(
@@ -263,19 +277,28 @@ def generate_all(
     """
     config = session.manifest.config
     _check_primer(primer, config)
-    at_once = rows_at_once(session.manifest, options.n, primer.size, loaded=session.holds_weights)
+    on_gpu = _is_on_gpu(session)
+    at_once = _rows_at_once(session, options.n, primer.size)
     pictures = np.empty((options.n, config.n_positions), np.int64)
     pictures[:, : primer.size] = primer
     if primer.size == config.n_positions:
         return pictures
     slots: Slots | None = prefill(session, primer, costs)
-    for first in range(0, options.n, at_once):
+    first = 0
+    while first < options.n:
         samples = range(options.n)[first : first + at_once]
         drawn = generate(session, primer, options, samples, slots=slots)
-        if samples.stop == options.n:
+        if samples.stop == options.n and not on_gpu:
             slots = None  # the last batch has what it needs of them
-        for position, tokens in enumerate(drawn, start=primer.size):
-            pictures[samples.start : samples.stop, position] = tokens
-            if progress is not None:
-                progress(len(samples))
+        try:
+            for position, tokens in enumerate(drawn, start=primer.size):
+                pictures[samples.start : samples.stop, position] = tokens
+                if progress is not None:
+                    progress(len(samples))
+        except MemoryShortageError:  # before the first token
+            if not on_gpu or len(samples) == 1:
+                raise
+            at_once = len(samples) // 2  # what was taken for this batch is free again
+        else:
+            first = samples.stop
     return pictures

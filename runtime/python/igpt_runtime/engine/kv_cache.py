@@ -1,6 +1,7 @@
 """The static-capacity key/value cache: one buffer per tensor, past and present at once."""
 
 import itertools
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,11 +17,28 @@ _SHARED_PREFIX = 16  # from so many given tokens on
 Slots = list[npt.NDArray[np.generic]]
 
 
+@dataclass(frozen=True)
+class AlikeRows:
+    """A tensor of a cache whose rows all begin alike. It is made where it is used, so that a device is sent one row."""
+
+    shape: tuple[int, ...]  # [rows, n_head, capacity, head_dim]
+    begin: npt.NDArray[np.generic]  # [1, n_head, length, head_dim]; what follows is zeros
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes, once it is made."""
+        return math.prod(self.shape) * self.begin.itemsize
+
+
 @dataclass
 class Cache:
     """The cache of some rows: all their tokens' slots, or a prefix that all rows share and the slots of their own."""
 
-    own: Slots  # each [rows, n_head, capacity, channels], float32, int8 or float16
+    # Each [rows, n_head, capacity, channels], float32, int8 or float16.
+    own: "Slots | list[AlikeRows]"
     # Keys [1, n_head, prefix, head_dim] and values [1, n_head, head_dim, prefix].
     prefix: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
@@ -39,6 +57,14 @@ def new_cache(manifest: Manifest, rows: int, slots: Slots | None = None) -> Cach
     """A cache of `rows` rows that each begin with `slots` (of one row, [1, n_head, length, head_dim])."""
     parts = slots or itertools.repeat(None, 2 * manifest.config.n_layer)
     return Cache([new_slots(manifest, rows, part) for part in parts])
+
+
+def alike_cache(manifest: Manifest, rows: int, slots: Slots | None = None) -> Cache:
+    """The same cache, for a device, which makes it."""
+    config = manifest.config
+    shape = rows, config.n_head, config.n_positions, config.head_dim
+    nothing = np.zeros((1, config.n_head, 1, config.head_dim), manifest.cache_dtype)
+    return Cache([AlikeRows(shape, begin) for begin in slots or [nothing] * (2 * config.n_layer)])
 
 
 def new_slots(manifest: Manifest, rows: int, begin: npt.NDArray[np.generic] | None = None) -> npt.NDArray[np.generic]:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import io
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from igpt_runtime.bundle.graph_io import DECODE, DECODE_SHARED, POSTPROCESS, PRE
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.engine.background import Task
-from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
+from igpt_runtime.engine.device import CUDA, DeviceTensors, attention_of_cudnn, with_options
 from igpt_runtime.engine.graph import Graph, being_cut, failure
 from igpt_runtime.engine.spinning import ALLOW_SPINNING, may_spin
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
@@ -52,8 +53,12 @@ class Session:
         """The bundle that was opened."""
         self._ort = import_onnxruntime()
         _check_release(bundle, self._ort.__version__)
+        if device == "auto" and bundle.manifest.precision != "fp16":
+            device = "cpu"  # CUDA has no kernels for most of what other bundles compute
         self._providers = _providers(device, self._ort.get_available_providers())
         self._required = CUDA if device == "cuda" else None
+        if CUDA in self._providers:
+            preload_cuda(self._ort)
         self._threads, self._spin = threads, spin
         self._graphs: dict[str, Graph] = {}
         self._paths: dict[str, Path] = {}  # of the graphs that were checked
@@ -119,6 +124,10 @@ class Session:
             raise
         self._weights_checked = True
 
+    def decodes_on_gpu(self, name: str) -> bool:
+        """Whether the cache of a decode graph is on a GPU, where the graph is captured."""
+        return self.manifest.precision == "fp16" and self.graph(name).get_providers()[0] == CUDA
+
     @property
     def holds_weights(self) -> bool:
         """Whether a decode graph is open, so that the weights are in memory."""
@@ -127,11 +136,13 @@ class Session:
     def run_once(self, name: str, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
         """Outputs of a graph that is closed again, unless it was open before. Raises as `graph` does.
 
+        On a GPU it stays open: sending the weights there takes longer than all else.
+
         What comes of it must not be given away before another graph is opened: only that compares the weights with
         their hash, which takes as long as packing them for a decode graph and goes on meanwhile.
         """
-        if name in self._graphs:
-            return self._graphs[name].run(outputs, inputs)
+        if name in self._graphs or CUDA in self._providers:
+            return self.graph(name).run(outputs, inputs)
         self.bundle.find(WEIGHTS_FILE)
         graph = self._open(self._checked(name), name)
         found = graph.run(outputs, inputs)
@@ -176,7 +187,7 @@ class Session:
             options.add_session_config_entry(ALLOW_SPINNING, "0")
         try:
             # When CUDA fails to start, onnxruntime prints that to stdout, where our results go.
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr), attention_of_cudnn():
                 providers = with_options(self._providers, self.manifest, decodes=name in _DECODERS)
                 session = self._ort.InferenceSession(model, options, providers=providers, enable_fallback=not on_cpu)
             session.disable_fallback()
@@ -232,7 +243,8 @@ def open_session(
     """Open a bundle on a device.
 
     path: a directory, or a bundle's name on the Hugging Face Hub, as `open_bundle` takes it; None is the embedded demo.
-    device: "auto" is CUDA if this ONNX Runtime has it, else the CPU; "cuda" fails without CUDA; "cpu" is the CPU.
+    device: "auto" is CUDA for a bundle in fp16 if this ONNX Runtime has it, else the CPU; "cuda" fails without CUDA;
+    "cpu" is the CPU.
     threads: threads inside one operator; None leaves ONNX Runtime's choice, one per physical core.
     spin: whether these wait for work busily, which takes processor time and is fast where nothing else runs: "always",
     "never", or "auto", which looks whether anything else runs when a graph is opened.
@@ -270,6 +282,15 @@ def import_onnxruntime() -> Any:
             f"onnxruntime cannot be imported ({error}); run: pip install onnxruntime (for CUDA: onnxruntime-gpu)"
         ) from error
     return onnxruntime
+
+
+def preload_cuda(ort: Any) -> None:
+    """Load CUDA's libraries that are in Python's packages, where the system does not look for them.
+
+    ort: the onnxruntime module. What cannot be loaded is told when a graph is opened.
+    """
+    with contextlib.suppress(AttributeError), contextlib.redirect_stdout(io.StringIO()):
+        ort.preload_dlls()
 
 
 def _check_release(bundle: Bundle, release: str) -> None:

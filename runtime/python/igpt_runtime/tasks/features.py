@@ -1,6 +1,10 @@
 """Features and class probabilities: one prefill per picture, of the graph up to the deepest layer that is read."""
 
+import contextlib
+import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +12,7 @@ import numpy.typing as npt
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS, Protocol
 from igpt_runtime.bundle.manifest import Manifest
+from igpt_runtime.engine.device import CUDA
 from igpt_runtime.engine.generate import Tokens
 from igpt_runtime.engine.numbers import check_numbers
 from igpt_runtime.engine.session import Session
@@ -19,6 +24,8 @@ Array = npt.NDArray[np.float32]
 Broken = Callable[[str], None]  # called with what is wrong with a picture that is left out
 
 _BATCH = 8  # pictures a prefill takes at once: more only cost memory
+_GPU_BATCH = 32  # likewise on a GPU
+_READERS = min(8, os.cpu_count() or 1)  # threads that read pictures for a GPU
 
 
 def features(
@@ -114,21 +121,34 @@ def token_batches(
     pictures = as_pictures(pictures)
     if not pictures:
         raise OptionError("no pictures were given; give at least one")
-    indices: list[int] = []
-    rows: list[Tokens] = []
-    for index, picture in enumerate(pictures):
-        try:
-            rows.append(tokens_of(session, as_image(picture), crop=crop))
-            indices.append(index)
-        except ImageError as error:
-            if broken is None:
-                raise
-            broken(str(error))
-        if len(rows) == _BATCH:
-            yield indices, np.stack(rows)
+    on_gpu = session.provider == CUDA
+    batch = _GPU_BATCH if on_gpu else _BATCH
+    # A GPU would wait for the pictures; a CPU has no time to spare for them.
+    with ThreadPoolExecutor(_READERS) if on_gpu else contextlib.nullcontext() as pool:
+
+        def begin(part: Sequence[Picture]) -> list[Callable[[], Tokens]]:
+            """Begin to read pictures, if others can; what to call for their tokens."""
+            reads = [functools.partial(_read, session, picture, crop) for picture in part]
+            return [pool.submit(read).result for read in reads] if pool else list(reads)
+
+        ahead = begin(pictures[:batch])
+        for first in range(0, len(pictures), batch):
+            reads, ahead = ahead, begin(pictures[first + batch : first + 2 * batch])
             indices, rows = [], []
-    if rows:
-        yield indices, np.stack(rows)
+            for index, read in enumerate(reads, start=first):
+                try:
+                    rows.append(read())
+                    indices.append(index)
+                except ImageError as error:
+                    if broken is None:
+                        raise
+                    broken(str(error))
+            if rows:
+                yield indices, np.stack(rows)
+
+
+def _read(session: Session, picture: Picture, crop: bool) -> Tokens:
+    return tokens_of(session, as_image(picture), crop=crop)
 
 
 def check_any_read(read: int, given: int) -> None:
