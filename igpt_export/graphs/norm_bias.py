@@ -30,7 +30,9 @@ def _addition(norm: ir.Node) -> ir.Node | None:
     """What adds a bias to the first term of a norm's sum, and to nothing else."""
     summand = norm.inputs[_SUMMAND]
     addition = None if summand is None else summand.producer()
-    if summand is None or addition is None or addition.op_type != "Add" or len(summand.uses()) > 1:
+    if summand is None or addition is None or addition.op_type != "Add":
+        return None
+    if len(summand.uses()) > 1 or summand.is_graph_output():
         return None
     bias = addition.inputs[1]
     return addition if bias is not None and bias.shape is not None and len(bias.shape) == 1 else None

@@ -27,9 +27,9 @@ def test_what_is_declared_is_what_the_project_says() -> None:
     requirements = [*project["dependencies"], *project["optional-dependencies"]["cpu"]]
     requirements += project["optional-dependencies"]["gpu"]
     for requirement in requirements:
-        name, extras, version = re.fullmatch(r"([\w-]+)(\[[\w,]+\])?>=([\d.]+)", requirement).groups()  # type: ignore[union-attr]
+        name, version = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)", requirement).groups()  # type: ignore[union-attr]
         assert declared.packages[name] == version
-        assert declared.requirement(name) == f"'{requirement.replace(extras or ' ', '')}'"
+        assert declared.requirement(name) == f"'{requirement}'"
     assert declared.python is not None and project["requires-python"] == f">={'.'.join(map(str, declared.python))}"
 
 

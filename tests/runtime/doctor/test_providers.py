@@ -58,8 +58,8 @@ class SessionOptions:
 
 class InferenceSession:
     def __init__(self, path, options, providers, enable_fallback):
-        assert enable_fallback == (_CUDA in providers)
         wanted = [name if isinstance(name, str) else name[0] for name in providers]
+        assert enable_fallback == (_CUDA in wanted)
         self._providers = wanted
         if _CUDA in wanted and not (_preloaded and os.environ.get("FAKE_CURED")):
             if os.environ.get("FAKE_SIGNAL"):

@@ -1,19 +1,25 @@
 """Decode steps on a device: a stand-in keeps copies where CUDA keeps device memory and reruns where it captures."""
 
+import ctypes
+import gc
 import os
+import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnxruntime
 import pytest
 
 from igpt_runtime.bundle import graph_io
-from igpt_runtime.engine import device, memory
-from igpt_runtime.engine.device import CUDA, DeviceTensors, with_options
+from igpt_runtime.engine import cuda_start, device, memory
+from igpt_runtime.engine.cuda_start import CUDA
+from igpt_runtime.engine.device import DeviceTensors, with_options
 from igpt_runtime.engine.generate import DecodeStep, GenerationOptions, generate, generate_all, prefill
 from igpt_runtime.engine.kv_cache import alike_cache, cache_bytes, new_cache
 from igpt_runtime.engine.session import Session, open_session
@@ -92,8 +98,8 @@ class Graph:
 class Opened:
     """A session without captures."""
 
-    def __init__(self, model: bytes, options: Any, providers: list[str]) -> None:
-        assert providers == [CUDA, CPU]
+    def __init__(self, model: bytes, options: Any, providers: list[str], enable_fallback: bool) -> None:
+        assert providers == [CUDA, CPU] and not enable_fallback
         self.real = onnxruntime.InferenceSession(model, options, providers=[CPU])
 
     def io_binding(self) -> Binding:
@@ -121,6 +127,7 @@ def host(bundle_of: Callable[[str, str], Path]) -> Session:
 def on_device(bundle_of: Callable[[str, str], Path]) -> tuple[Session, Graph]:
     session = open_session(bundle_of("fp16", "fp16"), device="cpu")
     graph = Graph(session.graph(graph_io.DECODE))
+    session.graph(graph_io.PREFILL)
     session._graphs[graph_io.DECODE] = graph  # type: ignore[assignment]
     session.device_tensors = DeviceTensors(Onnxruntime)
     return session, graph
@@ -209,13 +216,25 @@ def test_a_full_device_is_told(on_device: tuple[Session, Graph], monkeypatch: py
         assert str(caught.value) == told
 
 
+def test_what_a_failed_request_has_bound_is_not_kept(
+    host: Session, on_device: tuple[Session, Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, _ = on_device
+    request = GenerationOptions(1, seed=1)
+    for wrong in (KeyboardInterrupt, RuntimeError("CUDA failure 2: out of memory")):
+        with monkeypatch.context() as context:
+            fill = Mock(side_effect=[None, wrong])
+            context.setitem(vars(session.device_tensors._repeater), "_graph", Mock(run_with_iobinding=fill))
+            with pytest.raises((KeyboardInterrupt, MemoryShortageError)):
+                generate_all(session, PRIMER, request)
+        assert np.array_equal(generate_all(session, PRIMER, request), generate_all(host, PRIMER, request))
+
+
 def test_pictures_that_do_not_fit_at_once_are_drawn_in_turn(
     host: Session, on_device: tuple[Session, Graph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, _ = on_device
-    session.graph(graph_io.PREFILL)
-    monkeypatch.setattr(session, "_providers", [CUDA, CPU])
-    asked = []
+    asked: list[int] = []
 
     def empty(shape: list[int], *arguments: Any) -> Value:
         asked.append(shape[0])
@@ -225,59 +244,129 @@ def test_pictures_that_do_not_fit_at_once_are_drawn_in_turn(
 
     monkeypatch.setattr(Onnxruntime.OrtValue, "ortvalue_from_shape_and_type", empty)
     options = GenerationOptions(7, seed=3)
-    assert np.array_equal(generate_all(session, PRIMER, options), generate_all(host, PRIMER, options))
+    drawn, costs = [], []
+    found = generate_all(session, PRIMER, options, drawn.append, costs.append)
+    assert np.array_equal(found, generate_all(host, PRIMER, options))
     assert asked[:2] == [7, 3] and set(asked[2:]) == {1}
+    assert sum(drawn) == 7 * 44 and len(costs) == 1
 
 
-def test_memory_that_was_taken_before_counts_as_free(
-    on_device: tuple[Session, Graph], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_is_short_later_is_told(on_device: tuple[Session, Graph], monkeypatch: pytest.MonkeyPatch) -> None:
+    session, graph = on_device
+    drawn: list[int] = []
+
+    def run(binding: Binding, options: Any) -> None:
+        if drawn:
+            raise MemoryShortageError("out of memory")
+        Graph.run_with_iobinding(graph, binding, options)
+
+    monkeypatch.setattr(graph, "run_with_iobinding", run, raising=False)
+    with pytest.raises(MemoryShortageError):
+        generate_all(session, PRIMER, GenerationOptions(3), drawn.append)
+    assert drawn == [3]
+
+
+def test_memory_that_was_taken_before_counts_as_free(on_device: tuple[Session, Graph]) -> None:
     session, _ = on_device
-    tensors, manifest = session.device_tensors, session.manifest
+    tensors = session.device_tensors
     assert tensors.reusable_bytes() == 0
     loop = generate(session, PRIMER, GenerationOptions(3))
     next(loop)
     assert tensors.reusable_bytes() == 0  # in use
     del loop
-    kept = tensors.reusable_bytes()
-    row = cache_bytes(manifest, 1, 0)
+    kept, row = tensors.reusable_bytes(), cache_bytes(session.manifest, 1, 0)
     assert 3 * row < kept < 4 * row
-    next(generate(session, PRIMER, GenerationOptions(2)))
+    loop = generate(session, PRIMER, GenerationOptions(2))
+    next(loop)
+    assert row < tensors.reusable_bytes() < 2 * row
+    del loop
     assert tensors.reusable_bytes() == kept
-    monkeypatch.setattr(memory, "free_gpu_memory", lambda: 2 << 30)
-    monkeypatch.setattr(memory, "_GPU_RESERVE", (2 << 30) - 10 * row)
-    monkeypatch.setattr(memory, "_GPU_SHARE", 0.0)
-    assert memory.rows_at_once_on_gpu(manifest, 100, loaded=True, kept=0) == 10
-    assert memory.rows_at_once_on_gpu(manifest, 100, loaded=True, kept=3 * row) == 13
-    assert memory.rows_at_once_on_gpu(manifest, 16, loaded=True, kept=3 * row) == 8  # in batches of like size
-    weights = memory.weights_bytes(manifest)
-    monkeypatch.setattr(memory, "free_gpu_memory", lambda: (2 << 30) + 2 * weights)
-    assert memory.rows_at_once_on_gpu(manifest, 100, loaded=False, kept=0) == 10
-    monkeypatch.setattr(memory, "free_gpu_memory", lambda: 0)
-    assert memory.rows_at_once_on_gpu(manifest, 100, loaded=True, kept=0) == 1  # what does not fit is told by the GPU
-    monkeypatch.setattr(memory, "free_gpu_memory", lambda: None)
-    assert memory.rows_at_once_on_gpu(manifest, 1000, loaded=True, kept=0) == 250
 
 
-def test_what_is_free_on_a_gpu_is_not_known_without_one() -> None:
+def test_a_session_nobody_refers_to_gives_a_gpus_memory_back(on_device: tuple[Session, Graph]) -> None:
+    gc.disable()
+    try:
+        session, _ = on_device
+        generate_all(session, PRIMER, GenerationOptions(2))
+        (tensors,) = (weakref.ref(kept) for _, _, kept in session.device_tensors._idle)
+        session.device_tensors = DeviceTensors(Onnxruntime)
+        assert tensors() is None  # without the garbage collector, which may come late
+    finally:
+        gc.enable()
+
+
+class Cuda:
+    """CUDA's runtime library, with two GPUs."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.current, self.failed = 1, 0
+
+    def cudaGetDevice(self, device: Any) -> int:
+        device._obj.value = self.current
+        return 0
+
+    def cudaSetDevice(self, device: Any) -> int:
+        self.current = getattr(device, "value", device)
+        return 0
+
+    def cudaMemGetInfo(self, free: Any, total: Any) -> int:
+        free._obj.value, total._obj.value = (5 << 30, 80 << 30) if self.current == 0 else (1, 1)
+        return self.failed
+
+
+def test_as_many_rows_as_fit(host: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = host.manifest
+    assert memory.free_gpu_memory() is None  # without CUDA
+    assert memory.rows_at_once_on_gpu(manifest, 1000, 0) == 250
+    cuda = Cuda()
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: cuda)
+    assert memory.free_gpu_memory() == 5 << 30 and cuda.current == 1
+    row = cache_bytes(manifest, 1, 0)
+    monkeypatch.setattr(memory, "_GPU_RESERVE", (5 << 30) * 9 // 10 - 10 * row)
+    assert memory.rows_at_once_on_gpu(manifest, 100, 0) == 10
+    assert memory.rows_at_once_on_gpu(manifest, 100, 5 * row) == 13  # 14 fit, and eight batches are of 13 at most
+    assert memory.rows_at_once_on_gpu(manifest, 16, 0) == 8
+    monkeypatch.setattr(memory, "_GPU_RESERVE", 5 << 30)
+    assert memory.rows_at_once_on_gpu(manifest, 100, 0) == 1  # what does not fit is told by the GPU
+    cuda.failed = 2
     assert memory.free_gpu_memory() is None
 
 
 @pytest.mark.parametrize("given", [None, "1"])
-def test_sessions_take_the_attention_of_cudnn(monkeypatch: pytest.MonkeyPatch, given: str | None) -> None:
+def test_what_is_done_before_cuda_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: str | None
+) -> None:
     name = "ORT_ENABLE_XQA"
-    monkeypatch.delenv(name, raising=False)
-    if given is not None:
-        monkeypatch.setenv(name, given)
-    with device.attention_of_cudnn():
-        assert os.environ[name] == (given or "0")
-    assert os.environ.get(name) == given
+    monkeypatch.setenv(name, given or "")
+    if given is None:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(cuda_start, "_prepared", False)
+    ort = Mock(preload_dlls=Mock(side_effect=lambda: print("Failed to load libcurand.so.10")))
+    for _ in range(2):
+        cuda_start.prepare_cuda(ort)
+    assert ort.preload_dlls.call_count == 1 and os.environ[name] == (given or "0")
+    assert capsys.readouterr() == ("", "Failed to load libcurand.so.10\n")
+    print("results")
+    assert capsys.readouterr().out == "results\n"
+
+
+def test_threads_that_open_sessions_leave_stdout_as_it_was() -> None:
+    before = sys.stdout
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(lambda _: _redirect(), range(200)):
+            pass
+    assert sys.stdout is before
+
+
+def _redirect() -> None:
+    with cuda_start.stdout_as_stderr():
+        assert sys.stdout is sys.stderr
 
 
 def test_only_fp16_bundles_are_on_the_device(tiny_bundle: Path, host: Session) -> None:
     session = open_session(tiny_bundle, device="cpu")
     providers = [CUDA, CPU]
-    assert with_options(providers, session.manifest, decodes=True) == providers
+    assert with_options(providers, session.manifest, decodes=True) == [(CUDA, {"use_tf32": "0"}), CPU]
     for decodes in (False, True):
         options = {"enable_skip_layer_norm_strict_mode": "1", "enable_cuda_graph": str(int(decodes))}
         assert with_options(providers, host.manifest, decodes=decodes) == [(CUDA, options), CPU]

@@ -8,6 +8,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -153,6 +154,20 @@ def test_a_graph_that_runs_once_gives_its_memory_back(tiny_bundle: Path, monkeyp
     (again,) = session.run_once(graph_io.PREFILL, [graph_io.LOGITS], fed)
     assert returned == [True] and len(opened) == 2 and session.graph(graph_io.PREFILL) is graph
     assert (once == again).all()
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_on_a_gpu_it_stays_open(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, starts: bool) -> None:
+    session = open_session(tiny_bundle, device="cpu")
+    graph = session.graph(graph_io.PREFILL)
+    del session._graphs[graph_io.PREFILL]
+    opened = Mock(return_value=graph)
+    monkeypatch.setattr(session, "_providers", [CUDA, CPU])
+    monkeypatch.setattr(session, "_open", opened)
+    monkeypatch.setattr(session_module, "is_on_cuda", lambda _: starts)
+    for _ in range(2):
+        session.run_once(graph_io.PREFILL, [graph_io.LOGITS], {graph_io.INPUT_IDS: np.zeros((1, 4), np.int64)})
+    assert opened.call_count == (1 if starts else 2)
 
 
 @pytest.mark.parametrize("rows", [1, 8])

@@ -1,6 +1,9 @@
 """Features and class probabilities against transformers, from picture file to number."""
 
 import functools
+import io
+import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +16,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_sample_image
 
-from igpt_runtime.engine.device import CUDA
 from igpt_runtime.engine.session import Session, open_session
 from igpt_runtime.errors import BundleError, ImageError, OptionError
 from igpt_runtime.pictures.reading import read_image
@@ -158,15 +160,30 @@ def test_pictures_are_read_ahead_for_a_gpu(session: Session, tmp_path: Path, mon
     """The features, their order and what is said of broken pictures are the same."""
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(b"no picture")
-    given = [*PICTURES[:3], damaged, *PICTURES[3:]]
+    paths = []
+    for i, picture in enumerate(PICTURES):
+        paths.append(tmp_path / f"{i}.png")
+        picture.save(paths[-1])
+    given = [paths[0], PICTURES[1], io.BytesIO(paths[2].read_bytes()), damaged, paths[3].read_bytes(), *paths[4:]]
     expected = features(session, PICTURES)
-    monkeypatch.setattr(Session, "provider", CUDA)
+    monkeypatch.setattr("igpt_runtime.tasks.features.is_on_cuda", lambda _: True)
     for batch in (1, 4, 32):
         monkeypatch.setattr("igpt_runtime.tasks.features._GPU_BATCH", batch)
         said: list[str] = []
-        batches = list(feature_batches(session, given, broken=said.append))
+        batches = list(feature_batches(session, deque(given), broken=said.append))
         assert [i for indices, _ in batches for i in indices] == [0, 1, 2, *range(4, 20)]
         assert np.allclose(np.concatenate([values for _, values in batches]), expected, atol=1e-5)
         assert len(said) == 1 and str(damaged) in said[0]
+        given[2].seek(0)  # type: ignore[union-attr]
         with pytest.raises(ImageError, match="damaged.png"):
             features(session, given)
+        given[2].seek(0)  # type: ignore[union-attr]
+    some = feature_batches(session, paths)
+    next(some)
+    some.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool") and _alive(thread)]
+
+
+def _alive(thread: threading.Thread) -> bool:
+    thread.join(10)
+    return thread.is_alive()

@@ -1,4 +1,4 @@
-"""A graph that repeats one row and puts zeros behind it: how a cache begins, on a device.
+"""A graph that puts zeros behind one row and repeats it: how a cache begins, on a device.
 
 Written as a protocol buffer (`onnx.proto` of the ONNX standard), as the runtime does without the onnx package.
 """
@@ -6,7 +6,7 @@ Written as a protocol buffer (`onnx.proto` of the ONNX standard), as the runtime
 from igpt_runtime.bundle.protobuf import encoded, encoded_number
 
 ROW, SHAPE, PADS, FILLED = "row", "shape", "pads", "filled"
-_REPEATED = "repeated"
+_PADDED = "padded"
 _IR_VERSION, _OPSET = 8, 13
 _FLOAT16, _INT64 = 10, 7  # TensorProto.DataType
 _RANK = 4
@@ -15,13 +15,13 @@ _RANK = 4
 def repeating_graph() -> bytes:
     """A serialized ModelProto.
 
-    Inputs: `row` float16 [1, a, b, c], `shape` int64 [4], what it is broadcast to, and `pads` int64 [8], numbers of
-    zeros as in ONNX's Pad. Output: `filled` float16, of 4 axes.
+    Inputs: `row` float16 [1, a, b, c]; `pads` int64 [8], numbers of zeros as in ONNX's Pad; `shape` int64 [4], to which
+    the padded row is broadcast. Output: `filled` float16, of that shape.
     """
     graph = b"".join(
         (
-            encoded(1, _node("Expand", [ROW, SHAPE], _REPEATED)),
-            encoded(1, _node("Pad", [_REPEATED, PADS], FILLED)),
+            encoded(1, _node("Pad", [ROW, PADS], _PADDED)),
+            encoded(1, _node("Expand", [_PADDED, SHAPE], FILLED)),
             encoded(2, b"repeat"),
             encoded(11, _value(ROW, _FLOAT16, _RANK)),
             encoded(11, _value(SHAPE, _INT64, 1)),

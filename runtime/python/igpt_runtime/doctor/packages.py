@@ -31,10 +31,11 @@ class Minimums:
 
     python: Version | None = None  # None if it is not known
     packages: dict[str, str] = field(default_factory=dict)  # distribution, in lower case: its lowest version
+    extras: dict[str, str] = field(default_factory=dict)  # distribution: "[a,b]", what else is wanted of it, or ""
 
     def requirement(self, name: str) -> str:
         """What to tell pip to install."""
-        return f"'{name}>={self.packages[name]}'" if name in self.packages else name
+        return f"'{name}{self.extras.get(name, '')}>={self.packages[name]}'" if name in self.packages else name
 
     def is_met(self, name: str, version: str) -> bool:
         """Whether a version of a distribution is high enough."""
@@ -47,13 +48,13 @@ def minimums() -> Minimums:
         declared = metadata.metadata(_OWN)
     except metadata.PackageNotFoundError:
         return Minimums()
-    found = {}
+    found, extras = {}, {}
     for requirement in declared.get_all("Requires-Dist") or []:
-        match = re.match(r"([\w.-]+)(?:\[[\w, -]*\])?\s*>=\s*([\d.]+)", requirement)
+        match = re.match(r"([\w.-]+)(\[[\w,-]+\])?\s*>=\s*([\d.]+)", requirement)
         if match:
-            found[match[1].lower()] = match[2]
+            found[match[1].lower()], extras[match[1].lower()] = match[3], match[2] or ""
     python = re.search(r"[\d.]+", declared["Requires-Python"] or "")
-    return Minimums(None if python is None else release(python[0]), found)
+    return Minimums(None if python is None else release(python[0]), found, extras)
 
 
 def release(version: str) -> Version:

@@ -27,7 +27,9 @@ def providers(cpu: Outcome, device: str, threads: int | None) -> Iterator[Findin
     if CUDA in listed:
         yield cuda(device, threads)
     elif device == "cuda":
-        remedy = "run: pip uninstall -y onnxruntime; then: pip install onnxruntime-gpu. Or give --device cpu"
+        remedy = (
+            "run: pip uninstall -y onnxruntime; then: pip install 'onnxruntime-gpu[cuda,cudnn]'. Or give --device cpu"
+        )
         yield Finding(_TOPIC, "CUDA", BROKEN, "this package of ONNX Runtime has no CUDA provider", remedy)
     else:
         yield Finding(_TOPIC, "CUDA", OK, "not in this package of ONNX Runtime; all runs on the CPU")

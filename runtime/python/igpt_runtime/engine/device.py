@@ -1,12 +1,9 @@
 """Where a decode step's tensors live: in host memory, or on a CUDA device with the step captured as a CUDA graph."""
 
-import contextlib
-import functools
 import itertools
-import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +11,11 @@ import numpy.typing as npt
 
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.manifest import Manifest
-from igpt_runtime.bundle.repeating_graph import FILLED, PADS, ROW, SHAPE, repeating_graph
+from igpt_runtime.engine.cuda_start import CUDA
 from igpt_runtime.engine.kv_cache import AlikeRows
+from igpt_runtime.engine.repeater import Repeater
 from igpt_runtime.errors import MemoryShortageError
 
-CUDA = "CUDAExecutionProvider"
-_XQA = "ORT_ENABLE_XQA"
 _DEVICE = "cuda"  # as ONNX Runtime calls it where memory is taken
 Array = npt.NDArray[Any]
 Provider = str | tuple[str, dict[str, str]]
@@ -30,28 +26,12 @@ def with_options(providers: Sequence[str], manifest: Manifest, *, decodes: bool)
 
     decodes: whether the graph is run step by step, so that it pays to capture it.
     """
-    if manifest.precision != "fp16":
-        return list(providers)
-    # By default the norm may sum squares in float16, where they overflow.
-    options = {"enable_skip_layer_norm_strict_mode": "1", "enable_cuda_graph": str(int(decodes))}
+    if manifest.precision == "fp16":
+        # In older releases the norm sums squares in float16 otherwise, where they overflow.
+        options = {"enable_skip_layer_norm_strict_mode": "1", "enable_cuda_graph": str(int(decodes))}
+    else:
+        options = {"use_tf32": "0"}  # which keeps 10 bits of float32's 23
     return [(name, options) if name == CUDA else name for name in providers]
-
-
-@contextlib.contextmanager
-def attention_of_cudnn() -> Iterator[None]:
-    """Have sessions that are opened inside take cuDNN's attention on a GPU, if it is there.
-
-    ONNX Runtime's own default, XQA, is made for models whose heads share keys and values: of ImageGPT's, each has its
-    own, and cuDNN's kernel takes a third less time. A user who has set the variable decides.
-    """
-    if _XQA in os.environ:
-        yield
-        return
-    os.environ[_XQA] = "0"  # read when the kernels are made
-    try:
-        yield
-    finally:
-        os.environ.pop(_XQA, None)
 
 
 def _contiguous(array: Array) -> Array:
@@ -101,28 +81,24 @@ class HostTensors:
         self._graph.run_with_iobinding(self._binding)
 
 
-class Repeater:
-    """Fills a cache on a CUDA device from the one row that all of its rows begin with."""
+class DeviceMemory:
+    """Counts the bytes of a device's memory that are taken. ONNX Runtime keeps what it took, and gives it out again."""
 
-    def __init__(self, ort: Any) -> None:
-        """ort: the onnxruntime module."""
-        self._ort = ort
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # a finalizer may come while it is held
+        self._taken = self._most = 0  # now, and at most so far
 
-    @functools.cached_property
-    def _graph(self) -> Any:
-        options = self._ort.SessionOptions()
-        options.log_severity_level = 3
-        return self._ort.InferenceSession(repeating_graph(), options, providers=[CUDA, "CPUExecutionProvider"])
+    def take(self, nbytes: int) -> None:
+        """Note that so many more are taken; fewer, if it is negative."""
+        with self._lock:
+            self._taken += nbytes
+            self._most = max(self._most, self._taken)
 
-    def fill(self, value: Any, rows: AlikeRows) -> None:
-        """Write into an OrtValue of the device what `rows` says."""
-        one = rows.begin.shape
-        binding = self._graph.io_binding()
-        binding.bind_cpu_input(ROW, np.ascontiguousarray(rows.begin))
-        binding.bind_cpu_input(SHAPE, np.array([len(rows), *one[1:]], np.int64))
-        binding.bind_cpu_input(PADS, np.array([*[0] * 6, rows.shape[2] - one[2], 0], np.int64))
-        binding.bind_ortvalue_output(FILLED, value)
-        self._graph.run_with_iobinding(binding)
+    @property
+    def left_behind(self) -> int:
+        """Bytes that were taken once and now belong to nobody."""
+        with self._lock:
+            return self._most - self._taken
 
 
 class CudaTensors:
@@ -131,16 +107,13 @@ class CudaTensors:
     Used by one decode loop after another; `DeviceTensors` hands it out.
     """
 
-    def __init__(self, ort: Any, graph: Any, graph_id: int, repeater: Repeater, count: Callable[[int], None]) -> None:
-        """graph_id: names the captured graph; no two of a session may share one.
-
-        count: called with the bytes that are taken of the device's memory, and with minus as many in the end.
-        """
-        self._ort, self._graph, self._repeater, self._count = ort, graph, repeater, count
+    def __init__(self, ort: Any, graph: Any, graph_id: int, repeater: Repeater, memory: DeviceMemory) -> None:
+        """graph_id: names the captured graph; no two of a session may share one."""
+        self._nbytes = 0
+        self._ort, self._graph, self._repeater, self._memory = ort, graph, repeater, memory
         self._binding = graph.io_binding()
         self._values: dict[str, Any] = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
-        self._nbytes = 0
         self._captured, self._eager = ort.RunOptions(), ort.RunOptions()
         self._captured.add_run_config_entry("gpu_graph_id", str(graph_id))
         self._eager.add_run_config_entry("gpu_graph_id", "-1")
@@ -153,29 +126,30 @@ class CudaTensors:
 
     def bind(self, name: str, array: Array | AlikeRows, output: str | None = None) -> None:
         """Have a copy of an array read at every run as an input, and written as an output too."""
+        known = self._values.get(name)
         if isinstance(array, AlikeRows):
-            known = name in self._values
-            if not known:
-                self._values[name] = self._allocate(array.nbytes, lambda: self._empty(array))
-            self._repeater.fill(self._values[name], array)
-            if known:
-                return
-        elif name in self._values:
-            self._values[name].update_inplace(_contiguous(array))
-            return
+            value = self._allocate(array.nbytes, lambda: self._empty(array)) if known is None else known
+            self._repeater.fill(value, array)
+        elif known is None:
+            value = self._copy(array)
         else:
-            self._values[name] = self._copy(array)
-            self._dtypes[name] = array.dtype
-        self._binding.bind_ortvalue_input(name, self._values[name])
+            known.update_inplace(_contiguous(array))
+        if known is not None:
+            return
+        self._binding.bind_ortvalue_input(name, value)
         if output is not None:
-            self._values[output] = self._values[name]
-            self._binding.bind_ortvalue_output(output, self._values[name])
+            self._binding.bind_ortvalue_output(output, value)
+            self._values[output] = value
+        if not isinstance(array, AlikeRows):
+            self._dtypes[name] = array.dtype
+        self._values[name] = value
 
     def bind_output(self, name: str, array: Array) -> None:
         """Have something of an array's shape and type written at every run."""
         if name not in self._values:
-            self._values[name] = self._copy(array)
-            self._binding.bind_ortvalue_output(name, self._values[name])
+            value = self._copy(array)
+            self._binding.bind_ortvalue_output(name, value)
+            self._values[name] = value
 
     def _copy(self, array: Array) -> Any:
         return self._allocate(
@@ -195,12 +169,13 @@ class CudaTensors:
                 "draw fewer pictures at once, or use --device cpu"
             ) from error
         self._nbytes += nbytes
-        self._count(nbytes)
+        self._memory.take(nbytes)
         return value
 
     def __del__(self) -> None:
         """Tell that its memory is free."""
-        self._count(-self._nbytes)
+        if self._nbytes:
+            self._memory.take(-self._nbytes)
 
     def write(self, name: str, values: npt.ArrayLike) -> None:
         """Set what a bound input is from now on: one upload."""
@@ -240,8 +215,7 @@ class DeviceTensors:
     def __init__(self, ort: Any) -> None:
         """ort: the onnxruntime module."""
         self._ort = ort
-        self._repeater = Repeater(ort)
-        self._taken = self._most = 0  # bytes of the device's memory, now and at most so far
+        self._repeater, self._memory = Repeater(ort), DeviceMemory()
         # Both are safe to use from several threads, and from finalizers.
         self._ids = itertools.count(1)
         self._idle: deque[tuple[Any, int, CudaTensors]] = deque(maxlen=1)  # graph, rows, tensors that nobody uses
@@ -256,16 +230,11 @@ class DeviceTensors:
             if kept_graph is graph and kept_rows == rows:
                 return tensors
             del tensors  # their memory goes before more is taken
-        return CudaTensors(self._ort, graph, next(self._ids), self._repeater, self._count)
+        return CudaTensors(self._ort, graph, next(self._ids), self._repeater, self._memory)
 
     def reusable_bytes(self) -> int:
-        """Bytes that were taken from the device and can be taken again: ONNX Runtime does not give memory back."""
-        return self._most - self._taken + sum(tensors.nbytes for _, _, tensors in list(self._idle))
-
-    def _count(self, nbytes: int) -> None:
-        """Note that memory was taken, or is free again."""
-        self._taken += nbytes
-        self._most = max(self._most, self._taken)
+        """Bytes of the device's memory that are not free, and left for the next loop."""
+        return self._memory.left_behind + sum(tensors.nbytes for _, _, tensors in list(self._idle))
 
     def give_back(self, graph: Any, rows: int, tensors: CudaTensors) -> None:
         """Keep tensors for the next loop."""

@@ -1,5 +1,6 @@
 """The generation loop: prefill once, share what was given among n samples, decode token by token."""
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ import numpy.typing as npt
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import ImageGPTConfig, SamplingDefaults
 from igpt_runtime.bundle.manifest import Manifest
-from igpt_runtime.engine.device import CUDA, CudaTensors, HostTensors
+from igpt_runtime.engine.cuda_start import CUDA
+from igpt_runtime.engine.device import CudaTensors, HostTensors
 from igpt_runtime.engine.kv_cache import Cache, Slots, alike_cache, new_cache, share_prefix, shares_prefix
 from igpt_runtime.engine.memory import rows_at_once, rows_at_once_on_gpu
 from igpt_runtime.engine.numbers import check_numbers
@@ -185,7 +187,10 @@ class DecodeStep:
         """with_logits: also keep the logits of each step, for `logits`."""
         config = session.manifest.config
         options = options.resolved(session.manifest)
-        self._tensors = tensors = _tensors(self, session, cache)
+        graph = session.graph(cache.graph)
+        on_gpu = session.decodes_on_gpu(cache.graph)
+        on_device = session.device_tensors.take(graph, cache.rows) if on_gpu else None
+        self._tensors = tensors = on_device or HostTensors(import_onnxruntime(), graph)
         tensors.bind(graph_io.PAST_LENGTH, np.zeros((), np.int64))
         tensors.bind(graph_io.UNIFORM, np.zeros(cache.rows, np.float32))
         # What float32 and int64 cannot hold becomes the nearest that they can.
@@ -202,6 +207,9 @@ class DecodeStep:
         if with_logits or isinstance(tensors, CudaTensors):  # whose outputs cannot change once they are captured
             self.keep_logits()
         self._drawn: Tokens | None = None
+        if on_device is not None:  # only now that all is bound may another step have them
+            give_back = session.device_tensors.give_back
+            weakref.finalize(self, give_back, graph, cache.rows, on_device).atexit = False
 
     def __call__(self, tokens: Tokens, past_length: int, uniform: npt.NDArray[np.float32]) -> Tokens:
         """Feed tokens int64 [rows, sequence] at `past_length`; sequence is 1 where rows share a prefix.
@@ -231,29 +239,6 @@ class DecodeStep:
         return self._tensors.read(graph_io.LOGITS)
 
 
-def _tensors(step: DecodeStep, session: Session, cache: Cache) -> HostTensors | CudaTensors:
-    """Where a step's tensors live: on the device if the graph and its cache are there, until the step is gone."""
-    graph = session.graph(cache.graph)
-    if not session.decodes_on_gpu(cache.graph):
-        return HostTensors(import_onnxruntime(), graph)
-    tensors = session.device_tensors.take(graph, cache.rows)
-    weakref.finalize(step, session.device_tensors.give_back, graph, cache.rows, tensors).atexit = False
-    return tensors
-
-
-def _is_on_gpu(session: Session) -> bool:
-    """Whether caches are on a GPU, as far as that is known before a graph is open."""
-    return session.manifest.precision == "fp16" and session.provider == CUDA
-
-
-def _rows_at_once(session: Session, n: int, length: int) -> int:
-    """How many of n pictures with `length` given tokens are decoded in one batch."""
-    loaded = session.holds_weights
-    if _is_on_gpu(session):
-        return rows_at_once_on_gpu(session.manifest, n, loaded=loaded, kept=session.device_tensors.reusable_bytes())
-    return rows_at_once(session.manifest, n, length, loaded=loaded)
-
-
 def generate_all(
     session: Session,
     primer: Tokens,
@@ -277,13 +262,22 @@ def generate_all(
     """
     config = session.manifest.config
     _check_primer(primer, config)
-    on_gpu = _is_on_gpu(session)
-    at_once = _rows_at_once(session, options.n, primer.size)
     pictures = np.empty((options.n, config.n_positions), np.int64)
     pictures[:, : primer.size] = primer
     if primer.size == config.n_positions:
         return pictures
-    slots: Slots | None = prefill(session, primer, costs)
+    manifest = session.manifest
+    slots: Slots | None = None
+    may_be_on_gpu = manifest.precision == "fp16" and session.provider == CUDA
+    if may_be_on_gpu:  # what it leaves of the memory is known when the graphs are open
+        slots = prefill(session, primer, costs)
+    on_gpu = may_be_on_gpu and session.decodes_on_gpu(graph_io.DECODE)
+    if on_gpu:
+        at_once = rows_at_once_on_gpu(manifest, options.n, session.device_tensors.reusable_bytes())
+    else:
+        at_once = rows_at_once(manifest, options.n, primer.size, loaded=session.holds_weights)
+    if slots is None:
+        slots = prefill(session, primer, costs)
     first = 0
     while first < options.n:
         samples = range(options.n)[first : first + at_once]
@@ -291,14 +285,15 @@ def generate_all(
         if samples.stop == options.n and not on_gpu:
             slots = None  # the last batch has what it needs of them
         try:
-            for position, tokens in enumerate(drawn, start=primer.size):
-                pictures[samples.start : samples.stop, position] = tokens
-                if progress is not None:
-                    progress(len(samples))
-        except MemoryShortageError:  # before the first token
+            begun = next(drawn)
+        except MemoryShortageError:
             if not on_gpu or len(samples) == 1:
                 raise
             at_once = len(samples) // 2  # what was taken for this batch is free again
-        else:
-            first = samples.stop
+            continue
+        for position, tokens in enumerate(itertools.chain([begun], drawn), start=primer.size):
+            pictures[samples.start : samples.stop, position] = tokens
+            if progress is not None:
+                progress(len(samples))
+        first = samples.stop
     return pictures

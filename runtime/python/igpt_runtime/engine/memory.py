@@ -12,8 +12,10 @@ from igpt_runtime.errors import MemoryShortageError
 _MOST_ROWS = 64  # rows decoded at once: more gain nothing on a CPU
 _RESERVE = 256 << 20  # bytes for all else: the interpreter, the runtime, activations
 _MOST_GPU_ROWS = 256  # likewise on a GPU
-_GPU_RESERVE = 1 << 30  # bytes of a GPU's memory for all but weights and cache, and a share of it, as much is lost to
-_GPU_SHARE = 0.1  # rounding: ONNX Runtime takes memory in large pieces
+# Of a GPU's free memory, what is left for all but the cache, and the share that is lost since ONNX Runtime takes memory
+# in large pieces.
+_GPU_RESERVE = 1 << 30
+_GPU_SHARE = 0.1
 _CUDA_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -46,15 +48,14 @@ def rows_at_once(manifest: Manifest, n: int, length: int, *, loaded: bool) -> in
     return _alike(n, rows)
 
 
-def rows_at_once_on_gpu(manifest: Manifest, n: int, *, loaded: bool, kept: int) -> int:
-    """The same for decoding on a GPU. That one picture does not fit is told when its memory is taken.
+def rows_at_once_on_gpu(manifest: Manifest, n: int, left: int) -> int:
+    """The same for decoding on a GPU, when its graphs are open. That one picture does not fit, the GPU itself tells.
 
-    kept: bytes that are not free, but left for this request by earlier ones.
+    left: bytes that are not free, but left for this request by earlier ones.
     """
     rows, free = min(n, _MOST_GPU_ROWS), free_gpu_memory()
     if free is not None:
-        weights = 0 if loaded else 2 * weights_bytes(manifest)  # those of prefill too
-        room = int((1 - _GPU_SHARE) * (free + kept)) - weights - _GPU_RESERVE
+        room = int((1 - _GPU_SHARE) * (free + left)) - _GPU_RESERVE
         rows = max(1, min(rows, room // cache_bytes(manifest, 1, 0)))
     return _alike(n, rows)
 
@@ -78,17 +79,23 @@ def available_memory() -> int | None:
 
 
 def free_gpu_memory() -> int | None:
-    """Bytes of the first GPU's memory that nobody has taken; None if CUDA's runtime library is not loaded."""
+    """Bytes of the first GPU's memory that nobody has taken.
+
+    None if CUDA's runtime library is not loaded, or not known by its name (on Windows).
+    """
     if not hasattr(os, "RTLD_NOLOAD"):
         return None
     for name in _CUDA_RUNTIMES:
         try:
-            library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+            cuda = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
         except OSError:
             continue
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        if library.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)) == 0 and total.value:
-            return free.value
+        current, free, total = ctypes.c_int(), ctypes.c_size_t(), ctypes.c_size_t()
+        if cuda.cudaGetDevice(ctypes.byref(current)) or cuda.cudaSetDevice(0):
+            return None
+        failed = cuda.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total))
+        cuda.cudaSetDevice(current)
+        return None if failed else free.value
     return None
 
 

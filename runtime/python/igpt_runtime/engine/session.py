@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import functools
-import io
 import os
 import re
 import sys
@@ -19,7 +18,8 @@ from igpt_runtime.bundle.graph_io import DECODE, DECODE_SHARED, POSTPROCESS, PRE
 from igpt_runtime.bundle.manifest import Manifest
 from igpt_runtime.bundle.subgraph import part_of, with_weights_file
 from igpt_runtime.engine.background import Task
-from igpt_runtime.engine.device import CUDA, DeviceTensors, attention_of_cudnn, with_options
+from igpt_runtime.engine.cuda_start import CUDA, is_on_cuda, prepare_cuda, stdout_as_stderr
+from igpt_runtime.engine.device import DeviceTensors, with_options
 from igpt_runtime.engine.graph import Graph, being_cut, failure
 from igpt_runtime.engine.spinning import ALLOW_SPINNING, may_spin
 from igpt_runtime.errors import BundleError, DeviceError, OptionError
@@ -58,7 +58,7 @@ class Session:
         self._providers = _providers(device, self._ort.get_available_providers())
         self._required = CUDA if device == "cuda" else None
         if CUDA in self._providers:
-            preload_cuda(self._ort)
+            prepare_cuda(self._ort)
         self._threads, self._spin = threads, spin
         self._graphs: dict[str, Graph] = {}
         self._paths: dict[str, Path] = {}  # of the graphs that were checked
@@ -124,9 +124,13 @@ class Session:
             raise
         self._weights_checked = True
 
+    def is_on_gpu(self, name: str) -> bool:
+        """Whether a graph runs on a GPU, which is known when it is open. Raises as `graph` does."""
+        return is_on_cuda(self.graph(name))
+
     def decodes_on_gpu(self, name: str) -> bool:
-        """Whether the cache of a decode graph is on a GPU, where the graph is captured."""
-        return self.manifest.precision == "fp16" and self.graph(name).get_providers()[0] == CUDA
+        """Whether the cache of a decode graph is on a GPU, where the graph is captured. Raises as `graph` does."""
+        return self.manifest.precision == "fp16" and self.is_on_gpu(name)
 
     @property
     def holds_weights(self) -> bool:
@@ -136,13 +140,18 @@ class Session:
     def run_once(self, name: str, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
         """Outputs of a graph that is closed again, unless it was open before. Raises as `graph` does.
 
-        On a GPU it stays open: sending the weights there takes longer than all else.
+        On a GPU it stays open, as sending the weights there takes longer than all else; and the weights are compared.
 
         What comes of it must not be given away before another graph is opened: only that compares the weights with
         their hash, which takes as long as packing them for a decode graph and goes on meanwhile.
         """
-        if name in self._graphs or CUDA in self._providers:
-            return self.graph(name).run(outputs, inputs)
+        if name in self._graphs:
+            return self._graphs[name].run(outputs, inputs)
+        if CUDA in self._providers:
+            found = self.graph(name).run(outputs, inputs)
+            if not self.is_on_gpu(name):
+                del self._graphs[name]
+            return found
         self.bundle.find(WEIGHTS_FILE)
         graph = self._open(self._checked(name), name)
         found = graph.run(outputs, inputs)
@@ -186,8 +195,7 @@ class Session:
         if not may_spin(self._spin, self._threads):
             options.add_session_config_entry(ALLOW_SPINNING, "0")
         try:
-            # When CUDA fails to start, onnxruntime prints that to stdout, where our results go.
-            with contextlib.redirect_stdout(sys.stderr), attention_of_cudnn():
+            with contextlib.nullcontext() if on_cpu else stdout_as_stderr():
                 providers = with_options(self._providers, self.manifest, decodes=name in _DECODERS)
                 session = self._ort.InferenceSession(model, options, providers=providers, enable_fallback=not on_cpu)
             session.disable_fallback()
@@ -279,18 +287,10 @@ def import_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise DeviceError(
-            f"onnxruntime cannot be imported ({error}); run: pip install onnxruntime (for CUDA: onnxruntime-gpu)"
+            f"onnxruntime cannot be imported ({error}); run: pip install onnxruntime "
+            "(for CUDA: 'onnxruntime-gpu[cuda,cudnn]')"
         ) from error
     return onnxruntime
-
-
-def preload_cuda(ort: Any) -> None:
-    """Load CUDA's libraries that are in Python's packages, where the system does not look for them.
-
-    ort: the onnxruntime module. What cannot be loaded is told when a graph is opened.
-    """
-    with contextlib.suppress(AttributeError), contextlib.redirect_stdout(io.StringIO()):
-        ort.preload_dlls()
 
 
 def _check_release(bundle: Bundle, release: str) -> None:
@@ -301,7 +301,7 @@ def _check_release(bundle: Bundle, release: str) -> None:
     if (int(found[1]), int(found[2])) < tuple(map(int, needed.split("."))):
         raise DeviceError(
             f"{bundle.path} needs ONNX Runtime {needed} or newer, and {release} is installed, which fails or computes "
-            "something else; run: pip install -U onnxruntime (for CUDA: onnxruntime-gpu)"
+            "something else; run: pip install -U onnxruntime (for CUDA: 'onnxruntime-gpu[cuda,cudnn]')"
         )
 
 

@@ -93,7 +93,7 @@ def nearest_clusters(pixels: npt.NDArray[np.uint8], clusters: npt.NDArray[np.flo
         distance += np.multiply(b.astype(np.float64), blue, out=product)
         np.subtract(squares, distance, out=distance)
         distance += centre_squares
-        np.argmin(distance, axis=1, out=tokens[start : start + _ROWS])
+        tokens[start : start + _ROWS] = np.argmin(distance, axis=1)
     return tokens.reshape(pixels.shape[:-1])
 
 

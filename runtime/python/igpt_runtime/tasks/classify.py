@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS, Classifier
+from igpt_runtime.engine.cuda_start import is_on_cuda
 from igpt_runtime.engine.generate import nats
 from igpt_runtime.engine.numbers import check_numbers
 from igpt_runtime.engine.session import Session
@@ -128,7 +129,8 @@ def class_logits(
         scorer = None  # a likelihood is that of tokens behind sos
         if compare and not rules.sos:
             scorer = stack.enter_context(session.part(graph_io.PREFILL, [graph_io.LOGITS]))
-        for indices, tokens in token_batches(session, pictures, crop=crop or rules.crop, broken=broken):
+        on_gpu = is_on_cuda(graph)
+        for indices, tokens in token_batches(session, pictures, crop=crop or rules.crop, broken=broken, on_gpu=on_gpu):
             inputs = behind_sos(session, tokens) if rules.sos else tokens
             found = graph.run(outputs, {graph_io.INPUT_IDS: inputs})
             check_numbers(session, found[0])

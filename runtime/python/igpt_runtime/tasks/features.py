@@ -1,10 +1,10 @@
 """Features and class probabilities: one prefill per picture, of the graph up to the deepest layer that is read."""
 
-import contextlib
 import functools
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from igpt_runtime.bundle import graph_io
 from igpt_runtime.bundle.config import PROTOCOLS, Protocol
 from igpt_runtime.bundle.manifest import Manifest
-from igpt_runtime.engine.device import CUDA
+from igpt_runtime.engine.cuda_start import is_on_cuda
 from igpt_runtime.engine.generate import Tokens
 from igpt_runtime.engine.numbers import check_numbers
 from igpt_runtime.engine.session import Session
@@ -77,9 +77,9 @@ def feature_batches(
     kept = checked_layers(session.manifest, layers)
     rules = rules_of(protocol)
     output = graph_io.NORMED_FEATURES if rules.normed else graph_io.FEATURES
-    batches = token_batches(session, pictures, crop=crop or rules.crop, broken=broken)
     with session.part(graph_io.PREFILL, [output], {output: kept}) as graph:
-        for indices, tokens in batches:
+        on_gpu = is_on_cuda(graph)
+        for indices, tokens in token_batches(session, pictures, crop=crop or rules.crop, broken=broken, on_gpu=on_gpu):
             inputs = behind_sos(session, tokens) if rules.sos else tokens
             (values,) = graph.run([output], {graph_io.INPUT_IDS: inputs})
             check_numbers(session, values)
@@ -111,40 +111,64 @@ def behind_sos(session: Session, tokens: Tokens) -> Tokens:
 
 
 def token_batches(
-    session: Session, pictures: Sequence[Picture] | Picture, *, crop: bool, broken: Broken | None = None
+    session: Session,
+    pictures: Sequence[Picture] | Picture,
+    *,
+    crop: bool,
+    broken: Broken | None = None,
+    on_gpu: bool = False,
 ) -> Iterator[tuple[list[int], Tokens]]:
     """Indices and tokens of pictures, as many at once as a prefill takes well, int64 [batch, height * width].
 
-    broken: called with what is wrong with a picture that cannot be read, instead of raising ImageError. Raises
-    OptionError if there are no pictures.
+    broken: called with what is wrong with a picture that cannot be read, instead of raising ImageError; on_gpu: read
+    the next files meanwhile. Raises OptionError if there are no pictures.
     """
     pictures = as_pictures(pictures)
     if not pictures:
         raise OptionError("no pictures were given; give at least one")
-    on_gpu = session.provider == CUDA
-    batch = _GPU_BATCH if on_gpu else _BATCH
-    # A GPU would wait for the pictures; a CPU has no time to spare for them.
-    with ThreadPoolExecutor(_READERS) if on_gpu else contextlib.nullcontext() as pool:
+    reads = (functools.partial(_read, session, picture, crop) for picture in pictures)
+    if on_gpu:  # which would wait for them; a CPU has no time to spare
+        yield from _batches(_ahead(reads), _GPU_BATCH, broken)
+    else:
+        yield from _batches(reads, _BATCH, broken)
 
-        def begin(part: Sequence[Picture]) -> list[Callable[[], Tokens]]:
-            """Begin to read pictures, if others can; what to call for their tokens."""
-            reads = [functools.partial(_read, session, picture, crop) for picture in part]
-            return [pool.submit(read).result for read in reads] if pool else list(reads)
 
-        ahead = begin(pictures[:batch])
-        for first in range(0, len(pictures), batch):
-            reads, ahead = ahead, begin(pictures[first + batch : first + 2 * batch])
+def _batches(
+    reads: Iterable[Callable[[], Tokens]], size: int, broken: Broken | None
+) -> Iterator[tuple[list[int], Tokens]]:
+    """As `token_batches`. reads: what to call for the tokens of each picture."""
+    indices: list[int] = []
+    rows: list[Tokens] = []
+    for index, read in enumerate(reads):
+        try:
+            rows.append(read())
+            indices.append(index)
+        except ImageError as error:
+            if broken is None:
+                raise
+            broken(str(error))
+        if len(rows) == size:
+            yield indices, np.stack(rows)
             indices, rows = [], []
-            for index, read in enumerate(reads, start=first):
-                try:
-                    rows.append(read())
-                    indices.append(index)
-                except ImageError as error:
-                    if broken is None:
-                        raise
-                    broken(str(error))
-            if rows:
-                yield indices, np.stack(rows)
+    if rows:
+        yield indices, np.stack(rows)
+
+
+def _ahead(reads: "Iterable[functools.partial[Tokens]]") -> Iterator[Callable[[], Tokens]]:
+    """The same, where files are read by other threads some time before. Streams and open pictures are not theirs."""
+    from concurrent.futures import ThreadPoolExecutor  # takes a while, which a CPU does not need
+
+    pool = ThreadPoolExecutor(_READERS)
+    coming = (
+        pool.submit(read).result if isinstance(read.args[1], (str, os.PathLike, bytes)) else read for read in reads
+    )
+    try:
+        waiting = deque(itertools.islice(coming, 2 * _GPU_BATCH))
+        while waiting:
+            yield waiting.popleft()
+            waiting.extend(itertools.islice(coming, 1))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _read(session: Session, picture: Picture, crop: bool) -> Tokens:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from igpt_runtime.bundle import graph_io
+from igpt_runtime.engine.cuda_start import is_on_cuda
 from igpt_runtime.engine.generate import Tokens, nats
 from igpt_runtime.engine.numbers import check_numbers
 from igpt_runtime.engine.session import Session
@@ -77,7 +78,8 @@ def score(
         )
     form, read = session.manifest.image_format, 0
     with session.part(graph_io.PREFILL, [graph_io.LOGITS]) as graph:
-        for indices, tokens in token_batches(session, pictures, crop=crop, broken=broken):
+        on_gpu = is_on_cuda(graph)
+        for indices, tokens in token_batches(session, pictures, crop=crop, broken=broken, on_gpu=on_gpu):
             (logits,) = graph.run([graph_io.LOGITS], {graph_io.INPUT_IDS: behind_sos(session, tokens)})
             for index, row, picture in zip(indices, logits, tokens, strict=True):
                 costs = nats(row, picture).reshape(form.height, form.width)
