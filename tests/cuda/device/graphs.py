@@ -10,6 +10,7 @@ zeros until they are made.
 import itertools
 import json
 import math
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,7 @@ def header_of(shapes) -> tuple[bytes, int]:
 
 def write(size: str, precision: Precision, directory: Path) -> None:
     """One bundle without its weights."""
+    shutil.rmtree(directory, ignore_errors=True)  # of a run that was interrupted
     directory.mkdir(parents=True)
     checkpoint = random_checkpoint(size, 0)
     tensors = QuantizedTensors(checkpoint.tensors, checkpoint.config, precision, None)

@@ -62,9 +62,12 @@ STAGES: dict[str, float] = {
 CONFIGS: dict[str, Json] = {
     "as it is": {},
     "caches sent whole": {"host_cache": True},
-    "no cuDNN attention": {"env": {"ORT_ENABLE_CUDNN_FLASH_ATTENTION": "0"}},
+    "XQA": {"env": {"ORT_ENABLE_XQA": "1", "ORT_ENABLE_CUDNN_FLASH_ATTENTION": "0"}},
     "flash attention only": {"env": {"ORT_ENABLE_CUDNN_FLASH_ATTENTION": "0", "ORT_ENABLE_XQA": "0"}},
-    "without cuDNN": {"options": {"enable_cudnn": "0"}, "env": {"ORT_ENABLE_CUDNN_FLASH_ATTENTION": "0"}},
+    "without cuDNN": {
+        "options": {"enable_cudnn": "0"},
+        "env": {"ORT_ENABLE_XQA": "1", "ORT_ENABLE_CUDNN_FLASH_ATTENTION": "0"},
+    },
     "flash attention only, no CUDA graph": {
         "env": {"ORT_ENABLE_CUDNN_FLASH_ATTENTION": "0", "ORT_ENABLE_XQA": "0"},
         "graph": False,
@@ -122,7 +125,8 @@ def main() -> None:
         "torch_steps": 6 if options.quick else 24,
         "dtypes": ("float16",) if options.quick else ("float16", "bfloat16"),
     }
-    results: Json = {}
+    before = options.out / "results.json"  # of an earlier call, whose stages are kept
+    results: Json = json.loads(before.read_text())["stages"] if before.exists() else {}
     earlier = work / "config.json"  # what an earlier call on this machine found to work
     if not options.config and earlier.exists():
         passed["config"] = json.loads(earlier.read_text())
@@ -144,6 +148,7 @@ def main() -> None:
     finally:
         if making is not None:
             making.terminate()
+            making.wait()
         write(options.out, results, begin)
         with contextlib.suppress(OSError):
             print((work / "models.log").read_text(), flush=True)
@@ -164,8 +169,10 @@ def run_process(name: str, passed: Json, work: Path, limit: float) -> Json:
             ended = f"ended with {code}"
     except subprocess.TimeoutExpired:
         ended = f"stopped after {limit:.0f} s"
-        os.killpg(process.pid, 9)
-        process.wait()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, 9)
+            process.wait()
     found: Json = json.loads(result.read_text()) if result.exists() else {}
     if ended:
         found["ENDED"] = ended
@@ -229,3 +236,7 @@ def _lines(results: Json) -> Iterator[str]:
             yield f"{stage} {name}: {said}"
         if stage == "tests":
             yield f"tests: {str(found.get('said', '')).strip().splitlines()[-1:]}"
+
+
+if __name__ == "__main__":
+    main()

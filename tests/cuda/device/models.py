@@ -33,14 +33,16 @@ def fill(bundle: Path, threads: int) -> None:
     path = bundle / "weights.safetensors"
     text = (bundle / "manifest.json").read_text()
     record = json.loads(text)
-    start = path.read_bytes()
-    (length,) = struct.unpack("<Q", start[:8])
-    assert len(start) == 8 + length, f"{path} is no mere header"
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        start = struct.pack("<Q", length) + file.read(length)
     header = json.loads(start[8:])
     size = record["files"][path.name]["size"]
     tensors = RandomTensors(manifest_from_json(text, str(bundle)).config, 0)
     dtypes = {"F16": torch.float16, "F32": torch.float32}
-    with path.open("r+b") as file:
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        file.write(start)
         file.truncate(size)
 
     def make(name: str) -> None:
@@ -48,7 +50,7 @@ def fill(bundle: Path, threads: int) -> None:
         data = tensors[name].to(dtypes[field["dtype"]]).contiguous().reshape(-1).view(torch.uint8).numpy()
         first, end = field["data_offsets"]
         assert data.size == end - first and list(tensors.shapes[name]) == list(field["shape"])
-        with path.open("r+b", buffering=0) as file:
+        with partial.open("r+b", buffering=0) as file:
             file.seek(8 + length + first)
             left = memoryview(data)
             while left:
@@ -59,11 +61,12 @@ def fill(bundle: Path, threads: int) -> None:
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(make, largest_first))
     made = time.perf_counter() - begin
-    with path.open("rb") as file:
+    with partial.open("rb") as file:
         record["files"][path.name]["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    partial = bundle / "manifest.partial"
-    partial.write_text(json.dumps(record))
-    partial.rename(bundle / "manifest.json")
+    partial.rename(path)
+    manifest = bundle / "manifest.partial"
+    manifest.write_text(json.dumps(record))
+    manifest.rename(bundle / "manifest.json")
     print(
         f"{bundle.name}: {size / 1e9:.2f} GB made in {made:.1f} s, all {time.perf_counter() - begin:.1f} s", flush=True
     )
@@ -77,6 +80,7 @@ def main() -> None:
     for bundle in options.bundles:
         if ready(bundle):
             continue
+        (bundle / "failed").unlink(missing_ok=True)
         try:
             fill(bundle, options.threads)
         except BaseException as error:

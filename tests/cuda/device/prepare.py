@@ -2,8 +2,10 @@
 
 `make gpu-kit`, or `python tests/cuda/device/prepare.py` in the project's environment. The first time takes some
 minutes; what is there already is not made again. Bundles are, after any change of the exporter or the runtime.
+`--full` takes all of ONNX Runtime's kernels for Hopper along, for the case that one is missed.
 """
 
+import argparse
 import hashlib
 import re
 import shutil
@@ -56,9 +58,10 @@ def forget_what_is_old() -> None:
         for path in sorted((PROJECT / folder).rglob("*.py")):
             digest.update(path.read_bytes())
     stamp = CACHE / "bundles-of"
-    if not stamp.exists() or stamp.read_text() != digest.hexdigest():
-        for name in ("bundles", "graphs"):
-            shutil.rmtree(CACHE / name, ignore_errors=True)
+    if stamp.exists() and stamp.read_text() == digest.hexdigest():
+        return
+    for name in ("bundles", "graphs"):
+        shutil.rmtree(CACHE / name, ignore_errors=True)
     stamp.write_text(digest.hexdigest())
 
 
@@ -83,6 +86,9 @@ def make_bundles() -> list[str]:
 
 def main() -> None:
     """Fill the folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="90 MB of ONNX Runtime instead of 30")
+    full = parser.parse_args().full
     CACHE.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(KIT, ignore_errors=True)
     for directory in (KIT / "kit", KIT / "wheels"):
@@ -91,10 +97,10 @@ def main() -> None:
         if path.suffix in (".py", ".sh") and path.name not in NOT_CARRIED:
             shutil.copy2(path, KIT / "kit")
     wheel = wheel_of("onnxruntime-gpu")
-    archive = CACHE / f"onnxruntime-{wheel.name.split('-')[1]}.tar.xz"
+    archive = CACHE / f"onnxruntime-{wheel.name.split('-')[1]}{'-full' if full else ''}.tar.xz"
     if not archive.exists():
         say("making onnxruntime-gpu small (two minutes)")
-        run(sys.executable, HERE / "slim.py", wheel, CACHE / "partial")
+        run(sys.executable, HERE / "slim.py", wheel, CACHE / "partial", *["--full"] * full)
         (CACHE / "partial").rename(archive)
     shutil.copy2(archive, KIT)
     for name in WHEELS:

@@ -7,8 +7,11 @@ OUT=${OUT:-$K/out}
 mkdir -p "$K" "$OUT"
 begin=$(date +%s)
 if [ -d build/gpu-kit ]; then cp -r build/gpu-kit/. "$K"/ || exit 3; fi
-if [ ! -e "$K/unpacked" ]; then
-  python3 "$K/kit/unpack.py" "$K" && touch "$K/unpacked" || { ls -la "$K"; exit 3; }
+now=$(cat "$K"/*.xz "$K"/wheels/* | sha256sum)
+if [ "$now" != "$(cat "$K/unpacked" 2>/dev/null)" ]; then
+  rm -rf "$K/site" "$K/bundles" "$K/graphs" "$K/work"
+  python3 "$K/kit/unpack.py" "$K" || { ls -la "$K"; exit 3; }
+  echo "$now" > "$K/unpacked"
 fi
 LIBRARIES=${STAND_IN:-$(python3 "$K/kit/libraries.py")}  # STAND_IN: libraries for rehearsals without a GPU
 export LD_LIBRARY_PATH=$LIBRARIES${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}

@@ -29,12 +29,13 @@ ROOT = Path.cwd()
 Json = dict[str, Any]
 
 HALF_SEED = 0  # of the half picture that is completed
-_VARIABLES = (
-    "ORT_ENABLE_XQA",
-    "ORT_ENABLE_CUDNN_FLASH_ATTENTION",
-    "ORT_CUDA_GEMM_AUTO_TUNE",
-    "ORT_CUDA_GEMM_GRAPH_REPLAY_TUNING",
-)
+# Variables that ONNX Runtime reads when kernels are made, and what they are unless a way of running says otherwise.
+_VARIABLES = {
+    "ORT_ENABLE_XQA": "0",
+    "ORT_ENABLE_CUDNN_FLASH_ATTENTION": None,
+    "ORT_CUDA_GEMM_AUTO_TUNE": None,
+    "ORT_CUDA_GEMM_GRAPH_REPLAY_TUNING": None,
+}
 
 
 class Stage:
@@ -72,15 +73,10 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
 
 def use(config: Json) -> None:
     """Have sessions that are opened from now on run like this."""
-    for name in (
-        "ORT_ENABLE_XQA",
-        "ORT_ENABLE_CUDNN_FLASH_ATTENTION",
-        "ORT_ENABLE_SMALL_N_GEMV",
-        "ORT_CUDA_GEMM_AUTO_TUNE",
-        "ORT_CUDA_GEMM_GRAPH_REPLAY_TUNING",
-    ):
+    for name, value in {**_VARIABLES, **config.get("env", {})}.items():
         os.environ.pop(name, None)
-    os.environ.update(config.get("env", {}))
+        if value is not None:
+            os.environ[name] = value
     original = igpt_runtime.engine.device.with_options  # session's own name for it is what is changed
 
     def changed(providers: Any, manifest: Any, *, decodes: bool) -> Any:

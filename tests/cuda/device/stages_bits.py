@@ -13,7 +13,7 @@ from onnx.external_data_helper import set_external_data
 from stage import ROOT, Stage, placement, session_of, steps_at, timed, use, wait_for
 
 from igpt_runtime import GenerationOptions, generate_all
-from igpt_runtime.engine.device import attention_of_cudnn, with_options
+from igpt_runtime.engine.device import with_options
 from igpt_runtime.engine.graph import Graph
 
 
@@ -61,10 +61,9 @@ def stage_nbits(stage: Stage, size: str) -> None:
                 options = ort.SessionOptions()
                 options.add_session_config_entry("ep.cuda.fpa_intb_gemm", value)
                 os.environ["ORT_FPA_INTB_GEMM"] = value
-                with attention_of_cudnn():
-                    opened = ort.InferenceSession(
-                        path, options, providers=with_options(providers, session.manifest, decodes=True)
-                    )
+                opened = ort.InferenceSession(
+                    path, options, providers=with_options(providers, session.manifest, decodes=True)
+                )
                 session._graphs["decode"] = Graph(opened, path, None)
                 found = {rows: steps_at(session, rows, 32)["step_ms"] for rows in stage.options["torch_rows"]}
                 stage[f"{bits} bits, {name}: steps"] = found
@@ -94,7 +93,7 @@ def nbits_graph(bundle: Path, bits: int) -> Path:
             return name
 
         for node in graph.node:
-            if id(node) in gone or node.name in gone:
+            if node.name in gone:
                 continue
             weight = known.get(node.input[1]) if node.op_type == "MatMul" else None
             if weight is None or not node.input[1].startswith("h."):

@@ -112,6 +112,7 @@ def captured_steps(stage: Stage, config: Any, tensors: Any, prompt: Any) -> None
         run: Callable[[], Any] = step
         if device == "cuda":
             stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(3):
                     step()

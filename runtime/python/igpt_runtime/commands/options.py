@@ -107,7 +107,7 @@ model_options = gathered(
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",
         show_default=True,
-        help="auto takes CUDA if this ONNX Runtime has it, else the CPU; cuda fails without CUDA.",
+        help="auto takes CUDA for fp16 bundles if this ONNX Runtime has it, else the CPU; cuda fails without CUDA.",
     ),
     click.option(
         "--threads", type=click.IntRange(min=1), help="Threads inside one operator.  [default: one per physical core]"
