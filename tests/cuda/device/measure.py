@@ -26,8 +26,10 @@ Json = dict[str, Any]
 
 # In which module a kind of stage is: the part of its name before a hyphen.
 MODULES = {
-    **dict.fromkeys(("env", "smoke", "parity", "tests"), "stages_check"),
-    **dict.fromkeys(("speed", "features", "memory", "variants", "profile", "bench"), "stages_speed"),
+    "env": "stages_card",
+    "profile": "stages_profile",
+    **dict.fromkeys(("smoke", "parity", "tests"), "stages_check"),
+    **dict.fromkeys(("speed", "features", "memory", "variants", "bench"), "stages_speed"),
     **dict.fromkeys(("torch", "compile"), "stages_peers"),
     **dict.fromkeys(("low", "nbits", "norms"), "stages_bits"),
 }
