@@ -27,8 +27,11 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon) * self.weight
 
 
-def load_as_gpt2(checkpoint: Path, shape: Shape) -> Any:
-    """`GPT2LMHeadModel` with a checkpoint's weights and ImageGPT's arithmetic, in eval mode."""
+def empty_gpt2(shape: Any, norm: type[nn.Module] = RMSNorm) -> Any:
+    """`GPT2LMHeadModel` with ImageGPT's arithmetic and no weights yet.
+
+    shape: a `Shape`, or whatever has its fields; norm: made of a width and an epsilon.
+    """
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -44,14 +47,20 @@ def load_as_gpt2(checkpoint: Path, shape: Shape) -> Any:
         eos_token_id=shape.sos,
         attn_implementation="sdpa",
     )
-    activation = json.loads((checkpoint / "config.json").read_text())["activation_function"]
-    assert activation == "quick_gelu", f"{activation} is not expected"
     model = GPT2LMHeadModel(config)
     model.lm_head = nn.Linear(shape.n_embd, shape.n_clusters, bias=False)
     body = model.transformer
-    body.ln_f = RMSNorm(shape.n_embd, shape.layer_norm_epsilon)
+    body.ln_f = norm(shape.n_embd, shape.layer_norm_epsilon)
     for block in body.h:
-        block.ln_1 = RMSNorm(shape.n_embd, shape.layer_norm_epsilon)
-        block.ln_2 = RMSNorm(shape.n_embd, shape.layer_norm_epsilon)
+        block.ln_1 = norm(shape.n_embd, shape.layer_norm_epsilon)
+        block.ln_2 = norm(shape.n_embd, shape.layer_norm_epsilon)
+    return model
+
+
+def load_as_gpt2(checkpoint: Path, shape: Shape) -> Any:
+    """The same with a checkpoint's weights, in eval mode."""
+    activation = json.loads((checkpoint / "config.json").read_text())["activation_function"]
+    assert activation == "quick_gelu", f"{activation} is not expected"
+    model = empty_gpt2(shape)
     model.load_state_dict(load_file(checkpoint / "model.safetensors"))
     return model.requires_grad_(False).eval()

@@ -1,6 +1,7 @@
 """Stages that time transformers on the same card, and compare logits with its float32."""
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from stage import HALF_SEED, Stage, differences, model_inputs, timed, torch_device, wait_for
+from stage import HALF_SEED, ROOT, Json, Stage, differences, model_inputs, timed, torch_device, wait_for
 from torch import nn
 from transformers import (
     DynamicCache,
-    GPT2Config,
-    GPT2LMHeadModel,
     ImageGPTConfig,
     ImageGPTForCausalImageModeling,
     StaticCache,
@@ -71,15 +70,17 @@ def stage_torch(stage: Stage, size: str) -> None:
                     fed = torch.multinomial(torch.softmax(logits.float(), -1), 1)
                     fed.cpu()
                     times.append(time.perf_counter() - begin)
-                median = statistics.median(times[3:])
-                stage[f"{name}: steps of {rows}"] = {
-                    "step_ms": 1e3 * median,
-                    "tokens_per_second": rows / median,
-                    "completion_s": min(runs) + config.n_positions // 2 * median,
-                }
+                stage[f"{name}: steps of {rows}"] = speed(config, rows, times, min(runs))
             del model, cache
     with stage.attempt("captured"), torch.inference_mode():
         captured_steps(stage, config, tensors, prompt)
+
+
+def speed(config: Any, rows: int, times: list[float], prefill: float) -> Json:
+    """Of steps that took so many seconds, and of completing half a picture; the first three steps do not count."""
+    median = statistics.median(times[3:])
+    completion = prefill + config.n_positions // 2 * median
+    return {"step_ms": 1e3 * median, "tokens_per_second": rows / median, "completion_s": completion}
 
 
 def captured_steps(stage: Stage, config: Any, tensors: Any, prompt: Any) -> None:
@@ -127,12 +128,7 @@ def captured_steps(stage: Stage, config: Any, tensors: Any, prompt: Any) -> None
             run()
             fed.cpu()
             times.append(time.perf_counter() - begin)
-        median = statistics.median(times[3:])
-        stage[f"sdpa float16, captured: steps of {rows}"] = {
-            "step_ms": 1e3 * median,
-            "tokens_per_second": rows / median,
-            "completion_s": min(runs) + config.n_positions // 2 * median,
-        }
+        stage[f"sdpa float16, captured: steps of {rows}"] = speed(config, rows, times, min(runs))
 
 
 def stage_compile(stage: Stage, size: str) -> None:
@@ -188,40 +184,25 @@ def image_gpt(config: Any, tensors: Any, dtype: Any) -> Any:
     return model.to(device, dtype).eval().requires_grad_(False)  # its norms' weights are made on the CPU
 
 
+class FusedNorm(nn.Module):
+    """ImageGPT's layer norm as one kernel."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Any) -> Any:
+        return nn.functional.rms_norm(x, (x.shape[-1],), self.weight, self.epsilon)
+
+
 def as_gpt2(config: Any, tensors: Any, dtype: Any) -> Any:
     """transformers' GPT-2 code (fused attention, static cache) with ImageGPT's arithmetic."""
+    sys.path.insert(0, str(ROOT / "tests" / "bench"))
+    from peers.as_gpt2 import empty_gpt2
 
-    class Norm(nn.Module):
-        def __init__(self, width: int, epsilon: float) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.empty(width))
-            self.epsilon = epsilon
-
-        def forward(self, x: Any) -> Any:
-            return nn.functional.rms_norm(x, (x.shape[-1],), self.weight, self.epsilon)
-
-    device = next(iter(tensors.values())).device
-    with torch.device(device):
-        model = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=config.vocab_size,
-                n_positions=config.n_positions,
-                n_embd=config.n_embd,
-                n_layer=config.n_layer,
-                n_head=config.n_head,
-                activation_function="quick_gelu",
-                layer_norm_epsilon=config.layer_norm_epsilon,
-                tie_word_embeddings=False,
-                bos_token_id=config.sos,
-                eos_token_id=config.sos,
-                attn_implementation="sdpa",
-            )
-        )
-        model.lm_head = nn.Linear(config.n_embd, config.n_clusters, bias=False)
-        body = model.transformer
-        body.ln_f = Norm(config.n_embd, config.layer_norm_epsilon)
-        for block in body.h:
-            block.ln_1, block.ln_2 = (Norm(config.n_embd, config.layer_norm_epsilon) for _ in range(2))
+    with torch.device(next(iter(tensors.values())).device):
+        model = empty_gpt2(config, FusedNorm)
     missing = model.load_state_dict(tensors, strict=False).missing_keys
     assert not missing, missing[:3]
     return model.to(dtype).eval().requires_grad_(False)
