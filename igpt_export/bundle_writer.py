@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from igpt_runtime.bundle.directory import CARD_FILE, MANIFEST_FILE, MAX_MANIFEST
 from igpt_runtime.bundle.manifest import FileRecord, Manifest, manifest_to_json
 from igpt_runtime.engine.background import Task
 from igpt_runtime.engine.session import return_freed_memory
+from igpt_runtime.errors import OptionError
 from igpt_runtime.progress import SILENT, Progress
 from igpt_runtime.regular import read_regular
 
+_MAX_GRAPH_BYTES = 2**31 - 2**25  # what a message may have, less what a graph has besides weights
 _WIDEST_FIRST = (torch.float32, torch.float16, torch.int8, torch.uint8)
 
 
@@ -70,6 +72,26 @@ def link_weights(source: Path, sha256: str, directory: Path) -> FileRecord:
     except OSError:
         shutil.copyfile(source, target)
     return FileRecord(target.stat().st_size, sha256)
+
+
+def check_single_file(shapes: Mapping[str, tuple[torch.dtype, Sequence[int]]], name: str) -> None:
+    """Raise OptionError if weights of these shapes do not fit into a graph, one message of Protocol Buffers."""
+    size = sum(math.prod(shape) * dtype.itemsize for dtype, shape in shapes.values())
+    if size > _MAX_GRAPH_BYTES:
+        raise OptionError(
+            f"--single-file: a graph holds 2 GB at most, and the weights of {name} have {size / 1e9:.1f} GB; "
+            "choose a lower --precision, or leave --single-file out"
+        )
+
+
+def refers_to_weights(graph: ir.Model) -> bool:
+    """Whether a graph needs the weights file."""
+    return any(isinstance(value.const_value, ir.ExternalTensor) for value in graph.graph.initializers.values())
+
+
+def take_weights_in(graph: ir.Model) -> None:
+    """Have a graph hold the weights that it refers to."""
+    ir.external_data.load_to_model(graph)
 
 
 def write_graph(graph: ir.Model, file: str, directory: Path) -> None:

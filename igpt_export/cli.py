@@ -60,12 +60,18 @@ class How:
     precision: str
     kv_cache: str | None
     embed: bool | None
+    single_file: bool
     portable: bool
     calibration: Path | None
     examples: Path | None
     max_loss_increase: float | None
     link: bool
     force: bool
+
+    def __post_init__(self) -> None:
+        """Raise click.UsageError for options that do not go together."""
+        if self.single_file and self.embed is False:
+            raise click.UsageError("--single-file is of the graphs that --no-embed leaves out; give one of them")
 
     def options(self, variant: str | None) -> "ExportOptions":
         """As the library takes it."""
@@ -75,7 +81,8 @@ class How:
         return ExportOptions(
             precision=Precision(self.precision, self.kv_cache or default_kv_cache(self.precision)),
             profile="portable" if self.portable else "fused",
-            embed=variant == "demo" if self.embed is None else self.embed,
+            embed=self.single_file or (variant == "demo" if self.embed is None else self.embed),
+            single_file=self.single_file,
             calibration=self.calibration,
             examples=DEMO_CHECKPOINT / "examples" if variant == "demo" and self.examples is None else self.examples,
             max_loss_increase=self.max_loss_increase,
@@ -128,6 +135,11 @@ class How:
         "--embed/--no-embed",
         default=None,
         help="Also write graphs that take a picture and need no host code.  [default: only with --variant demo]",
+    ),
+    click.option(
+        "--single-file",
+        is_flag=True,
+        help="As --embed, and each of these graphs holds its weights, up to 2 GB; so a program needs this one file.",
     ),
     click.option(
         "--portable",

@@ -10,8 +10,11 @@ import onnx_ir as ir
 
 from igpt_export.bundle_directory import bundle_directory
 from igpt_export.bundle_writer import (
+    check_single_file,
     file_records,
     link_weights,
+    refers_to_weights,
+    take_weights_in,
     write_card,
     write_graph,
     write_manifest,
@@ -31,7 +34,7 @@ from igpt_export.precision.calibration import Observation, Outputs, Pictures, lo
 from igpt_export.precision.overflow import check_activations
 from igpt_export.precision.picture_source import picture_source
 from igpt_export.precision.precision import Precision, check_shape
-from igpt_export.precision.quantize import QuantizedTensors
+from igpt_export.precision.quantize import QuantizedTensors, stored_shapes
 from igpt_export.verify.bundle import verify_bundle
 from igpt_export.verify.certificate import certify, check_loss
 from igpt_export.verify.likelihood import measure_likelihood, own_pictures
@@ -53,6 +56,7 @@ class ExportOptions:
     precision: Precision = Precision()
     profile: str = "fused"  # "portable" writes graphs of standard operators only
     embed: bool = False  # also write the graphs that take a picture and need no host code
+    single_file: bool = False  # with embed: these graphs hold their weights themselves
     # Directory of pictures that set scales and judge the loss; None: those beside the checkpoint, or embedded digits.
     calibration: Path | None = None
     examples: Path | None = None  # directory of pictures that the bundle brings along to be tried with
@@ -86,6 +90,8 @@ def export_bundle(
     source = picture_source(checkpoint, options.calibration)
     pictures = None if precision.is_exact else load_pictures(checkpoint, source)
     own = own_pictures(checkpoint, source)
+    if options.single_file:
+        check_single_file(stored_shapes(checkpoint.tensors, checkpoint.config, precision), checkpoint.name)
     with bundle_directory(output, force=options.force) as directory:
         examples = None
         if options.examples is not None:
@@ -131,7 +137,10 @@ def write_bundle(
         graphs = {name: inlined(graph) for name, graph in graphs.items()}
     manifest = _manifest(checkpoint, options, graphs)
     for name, graph in graphs.items():
-        graph.metadata_props.update(graph_metadata(manifest, name, checkpoint.about.license))
+        if options.single_file and name in graph_io.EMBEDDED:
+            take_weights_in(graph)
+        refers = weights.sha256 if refers_to_weights(graph) else None
+        graph.metadata_props.update(graph_metadata(manifest, name, checkpoint.about.license, refers))
         write_graph(graph, f"{name}.onnx", directory)
     manifest = replace(manifest, files=file_records(directory, {WEIGHTS_FILE: weights}))
     write_manifest(manifest, directory)

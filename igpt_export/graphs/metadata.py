@@ -10,10 +10,13 @@ from igpt_runtime.bundle.manifest import FORMAT_VERSION, SAMPLING_VERSION, Manif
 PREFIX = "igpt."
 
 
-def graph_metadata(manifest: Manifest, graph: str, license: Mapping[str, str | list[str]]) -> dict[str, str]:
+def graph_metadata(
+    manifest: Manifest, graph: str, license: Mapping[str, str | list[str]], weights_sha256: str | None
+) -> dict[str, str]:
     """Keys and values for one graph of a bundle.
 
-    graph: its name; license: the licence fields of the checkpoint's model card.
+    graph: its name; license: the licence fields of the checkpoint's model card; weights_sha256: of the weights file, if
+    the graph refers to it.
     """
     config, form, sampling = manifest.config, manifest.image_format, manifest.sampling
     values: dict[str, object] = {
@@ -37,6 +40,7 @@ def graph_metadata(manifest: Manifest, graph: str, license: Mapping[str, str | l
         "top_p": sampling.top_p,
         "source": manifest.source["checkpoint"],
         "source_sha256": manifest.source["sha256"],
+        "weights_sha256": weights_sha256,
     }
     values |= {key: _joined(value) for key, value in license.items()}
     if manifest.classifier is not None:

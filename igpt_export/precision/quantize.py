@@ -26,6 +26,20 @@ _TINY = torch.finfo(torch.float32).tiny
 _HEADS = ("lm_head", "classifier")
 
 
+def stored_shapes(
+    tensors: Mapping[str, Tensor], config: ImageGPTConfig, precision: Precision
+) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """What the weights file of a checkpoint's tensors has, by name: dtypes and shapes."""
+    parts = replace(Parts.of(tensors), lm_head=False, n_labels=0)
+    with torch.device("meta"):
+        stored = ImageGPT(config, parts, linear=precision.linear, int8_cache=precision.kv_cache == "int8")
+    # The names and shapes of the model's own parameters, and of the heads, which stay as they are.
+    shapes = {name: (t.dtype, tuple(t.shape)) for name, t in stored.state_dict().items()}
+    heads = [name for name in tensors if name.split(".")[0] in _HEADS]  # no other value is made for its shape
+    shapes |= {name: (torch.float32, tuple(tensors[name].shape)) for name in heads}
+    return {name: (torch.float16, shape) for name, (_, shape) in shapes.items()} if precision.is_half else shapes
+
+
 class QuantizedTensors(ShapedTensors):
     """Names and tensors of a bundle's weights file. Shapes are known beforehand, values are computed when accessed."""
 
@@ -33,18 +47,10 @@ class QuantizedTensors(ShapedTensors):
         self, tensors: Mapping[str, Tensor], config: ImageGPTConfig, precision: Precision, observed: Observation | None
     ) -> None:
         """tensors: those of the checkpoint; observed: needed for whatever has scales of activations."""
-        self._tensors = tensors
-        kind = precision.linear
-        parts = replace(Parts.of(tensors), lm_head=False, n_labels=0)
-        with torch.device("meta"):
-            stored = ImageGPT(config, parts, linear=kind, int8_cache=precision.kv_cache == "int8")
-        # The names and shapes of the model's own parameters, and of the heads, which stay as they are.
-        shapes = {name: (t.dtype, tuple(t.shape)) for name, t in stored.state_dict().items()}
-        heads = [name for name in tensors if name.split(".")[0] in _HEADS]  # no other value is made for its shape
-        super().__init__(shapes | {name: (torch.float32, tuple(tensors[name].shape)) for name in heads})
+        super().__init__(stored_shapes(tensors, config, precision))
+        self._tensors, kind = tensors, precision.linear
         self._make: dict[str, Callable[[], Tensor]] = {}
         if precision.is_half:
-            self.shapes.update({name: (torch.float16, shape) for name, (_, shape) in self.shapes.items()})
             self._make = {name: functools.partial(_half, tensors, name) for name in self.shapes}
             return
         for name in self.shapes:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from igpt_export.bundle_directory import bundle_directory
-from igpt_export.bundle_writer import write_card, write_manifest
+from igpt_export.bundle_writer import refers_to_weights, write_card, write_manifest
 from igpt_export.card.card import model_card
 from igpt_export.checkpoint.about import About, read_license
 from igpt_export.checkpoint.checkpoint import Checkpoint
@@ -63,7 +64,9 @@ def bake_probe(
         about=About(read_license(bundle.path)),
     )
     with bundle_directory(output, force=force) as directory:
-        options = ExportOptions(precision, manifest.profile, embed=graph_io.FEATURES in manifest.graphs)
+        embedded = manifest.graphs.get(graph_io.FEATURES)
+        single = embedded is not None and not refers_to_weights(ir.load(bundle.check_file(embedded.file)))
+        options = ExportOptions(precision, manifest.profile, embed=embedded is not None, single_file=single)
         if manifest.examples is not None:
             shutil.copyfile(bundle.check_file(manifest.examples.file), directory / manifest.examples.file)
         made = write_bundle(directory, checkpoint, tensors, options, progress)

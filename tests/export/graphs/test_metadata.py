@@ -28,9 +28,11 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 def check(bundle: Bundle, license: dict[str, str]) -> None:
     manifest = bundle.manifest
+    weights = manifest.files["weights.safetensors"].sha256
     for name, graph in manifest.graphs.items():
         found = metadata_of(bundle.path / graph.file)
-        assert found == graph_metadata(manifest, name, license)
+        refers = None if name in ("preprocess", "postprocess") else weights
+        assert found == graph_metadata(manifest, name, license, refers)
         assert found["igpt.graph"] == name and found["igpt.format_version"] == "7"
     assert found["igpt.height"] == str(manifest.image_format.height)
     assert found.get("igpt.onnxruntime_minimum") == manifest.onnxruntime_minimum
@@ -71,4 +73,4 @@ def test_the_specification_lists_the_keys() -> None:
     manifest = open_bundle().manifest
     licence = {"license": "other", "license_name": "x", "license_link": "y"}
     two = replace(manifest, classifier=replace(manifest.classifier, labels=("a", "b")))  # type: ignore[type-var]
-    assert listed == set(graph_metadata(two, "prefill", licence))
+    assert listed == set(graph_metadata(two, "prefill", licence, "0" * 64))

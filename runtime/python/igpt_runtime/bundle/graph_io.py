@@ -15,6 +15,7 @@ COMPLETE = "complete"
 CLASSIFY = "classify"
 SCORE = "score"
 FEATURES = "features"  # also the name of an output
+EMBEDDED = (COMPLETE, CLASSIFY, SCORE, FEATURES)
 NORMED_FEATURES = "normed_features"
 
 IMAGE = "image"
