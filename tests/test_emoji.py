@@ -15,7 +15,6 @@ from igpt_export.export import ExportOptions, export_bundle
 from igpt_runtime import complete, open_session
 from igpt_runtime.engine.generate import GenerationOptions
 from igpt_runtime.errors import OptionError
-from models.demo import digits
 from models.emoji import emoji, rendering
 from models.emoji.sources import Demo, Folder
 
@@ -92,15 +91,6 @@ def test_varied_pictures(packages: Path) -> None:
     corners = first[:, 0, 0]
     assert (corners == 255).all(1).mean() > 0.4 and (corners == 0).all(1).mean() > 0.03
     assert len(np.unique(corners, axis=0)) > 50
-
-
-def test_digits_are_seen_on_their_ground() -> None:
-    scans = digits.load_split()[0].scans[:500]
-    pictures = rendering.write_digits(scans, np.random.default_rng(0)).astype(np.int64)
-    ground = pictures[:, 0, 0]
-    ink = np.abs(pictures - ground[:, None, None]).sum(-1).max((1, 2))
-    assert ink.min() > 100
-    assert (ground == 255).all(1).mean() > 0.3 and (ground == 0).all(1).mean() > 0.08
 
 
 def test_batches_depend_on_the_seed_only(packages: Path) -> None:

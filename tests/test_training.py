@@ -1,5 +1,7 @@
 """What the recipes of the models share: a training that goes on, palettes, the start of a model."""
 
+import math
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import torch
 
 from igpt_export.model.model import ImageGPT
 from igpt_runtime.bundle.config import ImageGPTConfig
+from igpt_runtime.errors import OptionError
 from models.training import loop
+from models.training.likelihood import fit_counts
 from models.training.palette import fit_palette
 from models.training.start import start
 
@@ -55,7 +59,7 @@ def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
     model = start(CONFIG, 4, CLUSTERS, 0)
     loop._keep(model, RECIPE, loop.make_optimizers(model, RECIPE), tmp_path / "state.pt", 2)
     other = loop.Recipe(steps=7, batch=4)
-    with pytest.raises(ValueError, match="is of another recipe; remove it, or choose another --work"):
+    with pytest.raises(OptionError, match="is of another recipe; remove it, or choose another --work"):
         loop.train(model, other, batches, tmp_path / "state.pt", lambda step: None)
 
 
@@ -92,3 +96,31 @@ def test_a_model_starts_with_rows_columns_and_colours() -> None:
     tokens = model.wte.weight.detach()[:-1]
     distances, apart = torch.cdist(clusters, clusters).flatten(), torch.cdist(tokens, tokens).flatten()
     assert torch.corrcoef(torch.stack([distances, apart]))[0, 1] > 0.9
+
+
+def test_count_models_are_those_of_a_plain_count() -> None:
+    """Against dictionaries, one token after the other."""
+    rng = np.random.default_rng(0)
+    training, measured = rng.integers(0, 3, (40, 12)), rng.integers(0, 3, (5, 12))
+    model = fit_counts(training, measured, width=4, vocabulary=3)
+    counted: dict[tuple[int, ...], int] = defaultdict(int)
+
+    def contexts(row: np.ndarray, place: int) -> tuple[int, int]:
+        left = int(row[place - 1]) if place % 4 else 3
+        return left, int(row[place - 4]) if place >= 4 else 3
+
+    for row in training:
+        for place, token in enumerate(map(int, row)):
+            left, up = contexts(row, place)
+            for key in ((token,), (-1, left), (left, token, 9), (-1, left, up), (left, up, token, 9)):
+                counted[key] += 1
+    for row, unigram, neighbours in zip(
+        measured, model.unigram_nats(measured), model.neighbour_nats(measured), strict=True
+    ):
+        for place, token in enumerate(map(int, row)):
+            left, up = contexts(row, place)
+            p = (counted[token,] + 1) / (training.size + 3)
+            assert unigram[place] == pytest.approx(-math.log(p))
+            p = (counted[left, token, 9] + model.strength * p) / (counted[-1, left] + model.strength)
+            p = (counted[left, up, token, 9] + model.strength * p) / (counted[-1, left, up] + model.strength)
+            assert neighbours[place] == pytest.approx(-math.log(p))

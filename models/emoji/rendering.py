@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.demo import digits
+from models.demo import digits, inks
 from models.emoji.emoji import SIDE, STORED, Bytes, Emoji, Ints
 
 Floats = npt.NDArray[np.float32]
@@ -15,17 +15,6 @@ _SCALES = (0.72, 1.12)  # of an emoji relative to the canvas, else
 _SHIFT = 0.12  # of the canvas, at most
 _HUES = (0.3, 0.35)  # share of pictures whose hue turns, and by how many radians at most
 _UPRIGHT = ("Symbols", "Flags")  # categories that are never mirrored, and keep their hues
-_GROUNDS = (0.55, 0.10, 0.10, 0.15, 0.10)  # shares of white, black, greys, pale and strong colours
-
-
-def grounds(n: int, rng: np.random.Generator) -> Floats:
-    """Colours to put pictures on, float32 [n, 3] in 0..255."""
-    kind = rng.choice(len(_GROUNDS), n, p=_GROUNDS)[:, None]
-    grey, any_colour = rng.uniform(0, 255, (n, 1)), rng.uniform(0, 255, (n, 3))
-    pale = 255 - 0.35 * rng.uniform(0, 255, (n, 3))
-    kinds = [kind == i for i in range(4)]
-    found = np.select(kinds, [np.full((n, 3), 255.0), np.zeros((n, 3)), grey + np.zeros(3), pale], any_colour)
-    return np.rint(found).astype(np.float32)
 
 
 def on_white(emoji: Emoji, rows: Ints) -> Bytes:
@@ -36,7 +25,7 @@ def on_white(emoji: Emoji, rows: Ints) -> Bytes:
 def vary(emoji: Emoji, rows: Ints, rng: np.random.Generator) -> Bytes:
     """Emoji of other sizes, places, hues and grounds, some mirrored; uint8 [n, 32, 32, 3]."""
     drawn = []
-    for row, ground in zip(rows, grounds(len(rows), rng), strict=True):
+    for row, ground in zip(rows, inks.grounds(len(rows), rng), strict=True):
         rgba = emoji.rgba[row]
         free = emoji.categories[row] not in _UPRIGHT
         if free and rng.random() < 0.5:
@@ -55,20 +44,10 @@ def vary(emoji: Emoji, rows: Ints, rng: np.random.Generator) -> Bytes:
 
 
 def write_digits(scans: digits.Floats, rng: np.random.Generator) -> Bytes:
-    """Handwritten digits in any ink on any ground, uint8 [n, 32, 32, 3]: a third of them black on white or reverse."""
-    n = len(scans)
+    """Handwritten digits in any ink on any ground, uint8 [n, 32, 32, 3]."""
     seed = int(rng.integers(1 << 31))
-    coverage = digits.render(scans, digits.Augmentation(), seed, SIDE)[..., None] / np.float32(255)
-    ground, ink = grounds(n, rng), rng.uniform(0, 255, (n, 3)).astype(np.float32)
-    plain = rng.random(n)
-    ground[plain < 0.33], ink[plain < 0.33] = 255, 0
-    ground[plain < 0.13], ink[plain < 0.13] = 0, 255
-    close = np.abs(ground - ink).sum(1) < 150  # which could hardly be seen
-    ink[close] = 255 - ground[close].round()
-    close = np.abs(ground - ink).sum(1) < 150  # middle grey is near its opposite
-    ink[close] = 0
-    mixed = ink[:, None, None] * coverage + ground[:, None, None] * (1 - coverage)
-    return np.rint(mixed).clip(0, 255).astype(np.uint8)
+    coverage = digits.render(scans, digits.Augmentation(), seed, SIDE)
+    return inks.paint(coverage, inks.random_inks(len(scans), rng))
 
 
 def _over(image: Image.Image, ground: Floats) -> Bytes:

@@ -1,7 +1,6 @@
 """What a model is trained on: the demo's emoji and digits, or any directory of pictures."""
 
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -17,18 +16,10 @@ _DIGITS = 0.08  # share of digits among the demo's pictures
 _HELD_OUT = 20  # one in so many pictures of a directory is held out, and at least one
 
 
-class Source(Protocol):
-    """Pictures."""
-
-    def batch(self, n: int, rng: np.random.Generator) -> Bytes:
-        """Training pictures, uint8 [n, 32, 32, 3]."""
-
-    def held_out(self) -> Bytes:
-        """Pictures that are not trained on."""
-
-
 class Demo:
     """Emoji, and some digits written in any ink."""
+
+    name = "emoji and digits"
 
     def __init__(self, directory: Path) -> None:
         """directory: where the packages of emoji are, or are put."""
@@ -45,10 +36,14 @@ class Demo:
     def batch(self, n: int, rng: np.random.Generator) -> Bytes:
         """Training pictures, uint8 [n, 32, 32, 3]."""
         written = int(rng.binomial(n, _DIGITS))
-        rows = rng.choice(self.rows, n - written, p=self._weights)
+        rows = self.draw(n - written, rng)
         scans = self.scans[rng.integers(0, len(self.scans), written)]
         found = rendering.vary(self.emoji, rows, rng)
         return np.concatenate([found, rendering.write_digits(scans, rng)]) if written else found
+
+    def draw(self, n: int, rng: np.random.Generator) -> Ints:
+        """Rows of training emoji."""
+        return rng.choice(self.rows, n, p=self._weights)
 
     def held_out_rows(self) -> Ints:
         """Held-out emoji, without skin tones."""
@@ -64,6 +59,7 @@ class Folder:
 
     def __init__(self, directory: Path, *, mirror: bool) -> None:
         """mirror: whether a picture and its mirror image are alike. Raises OptionError, ImageError."""
+        self.name = f"pictures of {directory.resolve()}{' as they are' if not mirror else ''}"
         names = sorted(find_pictures([str(directory)]).names)
         if len(names) < 2:
             raise OptionError(f"{directory} holds {len(names)} picture; give a directory with at least two")

@@ -1,30 +1,78 @@
-"""A checkpoint directory: three files in Hugging Face's layout."""
+"""A checkpoint directory: four files in Hugging Face's layout."""
 
 import dataclasses
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from igpt_export.model.model import ImageGPT
-from igpt_runtime.bundle.config import ImageGPTConfig
+from igpt_runtime.bundle.config import ImageGPTConfig, SamplingDefaults
 
 Floats = npt.NDArray[np.float32]
 
+_CONFIG, _PREPROCESSOR, _WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
+_GENERATION = "generation_config.json"
+_LM_HEAD, _PROBE = "lm_head.", "probe."
 
-def save(directory: Path, model: ImageGPT, clusters: Floats) -> None:
-    """Write the checkpoint of a model of square pictures; clusters: [n, 3] in [-1, 1]."""
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A linear classifier over features of one layer."""
+
+    labels: Sequence[str]
+    layer: int  # 0..n_layer
+    protocol: str  # of the features: paper or hf
+    weight: Tensor  # [labels, n_embd]
+    bias: Tensor  # [labels]
+
+
+def save(
+    directory: Path,
+    model: ImageGPT,
+    clusters: Floats,
+    probe: Probe | None = None,
+    recommended: SamplingDefaults | None = None,
+) -> None:
+    """Write the checkpoint of a model of square pictures.
+
+    clusters: [n, 3] in [-1, 1]. probe: without one its keys and weights are left out. recommended: how to draw from the
+    model, for generation_config.json; without it that file is left as it is.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {
-        name if name.startswith("lm_head.") else f"transformer.{name}": tensor.detach().float().contiguous()
+        name if name.startswith(_LM_HEAD) else f"transformer.{name}": tensor.detach().float().contiguous()
         for name, tensor in model.state_dict().items()
     }
+    config = _config(model.config)
+    if probe is not None:
+        tensors |= {f"{_PROBE}weight": probe.weight.contiguous(), f"{_PROBE}bias": probe.bias}
+        config |= {"probe_layers": [probe.layer], "probe_protocol": probe.protocol}
+        config["id2label"] = {str(i): label for i, label in enumerate(probe.labels)}
+        config["label2id"] = {label: i for i, label in enumerate(probe.labels)}
     side = round(model.config.n_positions**0.5)
-    _write_json(directory / "config.json", _config(model.config))
-    _write_json(directory / "preprocessor_config.json", _preprocessor(clusters, side))
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    _write_json(directory / _CONFIG, config)
+    _write_json(directory / _PREPROCESSOR, _preprocessor(clusters, side))
+    if recommended is not None:
+        _write_json(directory / _GENERATION, {"do_sample": True, **dataclasses.asdict(recommended)})
+    save_file(tensors, directory / _WEIGHTS, metadata={"format": "pt"})
+
+
+def load(directory: Path) -> tuple[ImageGPT, Floats]:
+    """The model of a checkpoint, ready to evaluate and without its probe, and the clusters [n, 3]."""
+    stored = json.loads((directory / _CONFIG).read_text())
+    fields = {field.name: stored[field.name] for field in dataclasses.fields(ImageGPTConfig)}
+    tensors = load_file(directory / _WEIGHTS)
+    model = ImageGPT(ImageGPTConfig(**fields)).eval()
+    own = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items() if _PROBE not in name}
+    model.load_state_dict(own)
+    clusters = json.loads((directory / _PREPROCESSOR).read_text())["clusters"]
+    return model, np.asarray(clusters, np.float32)
 
 
 def _config(config: ImageGPTConfig) -> dict[str, object]:

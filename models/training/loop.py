@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from igpt_export.model.model import ImageGPT
+from igpt_runtime.errors import OptionError
 
 _REPORT, _KEEP = 50, 200  # steps between lines, and between states on the disk
 _BATCH = 16  # sequences measured at once
@@ -72,7 +73,7 @@ def train(
     batches: tokens [batch, n_positions] of a step, always the same for the same step. state: the file that an
     interrupted run goes on from; it stays there. after: called with the number of each step, from 1, when it is done.
 
-    Raises ValueError if the state is of another recipe or model.
+    Raises OptionError if the state is of another recipe or model.
     """
     forward = torch.compile(model.logits)
     optimizers = make_optimizers(model, recipe)
@@ -119,7 +120,7 @@ def _resume(model: ImageGPT, recipe: Recipe, optimizers: list[torch.optim.Optimi
         return 0
     kept: dict[str, Any] = torch.load(state, weights_only=True)
     if (kept["recipe"], kept["config"]) != (asdict(recipe), asdict(model.config)):
-        raise ValueError(f"{state} is of another recipe; remove it, or choose another --work")
+        raise OptionError(f"{state} is of another recipe; remove it, or choose another --work")
     model.load_state_dict(kept["model"])
     for optimizer, content in zip(optimizers, kept["optimizers"], strict=True):
         optimizer.load_state_dict(content)
