@@ -93,7 +93,7 @@ sizes: setup
 # The paper's claims about features, at the demo's scale: trains three small models where build/reproduce has none (about
 # half an hour on two cores), then measures for a quarter of an hour. Writes models/demo/claims.
 reproduce: setup
-	$(BIN)/python -m models.demo.reproduce --work build/reproduce
+	$(BIN)/python models/demo/reproduce.py --work build/reproduce
 
 # The JavaScript runtime: its dependencies for tests, its types, and its tests.
 js:

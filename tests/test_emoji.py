@@ -1,6 +1,5 @@
 """The demo model's data and training, on a few made-up emoji and pictures."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
+from made_up_emoji import ENTRIES, TONES, make_packages
 from PIL import Image
 
 from igpt_export.checkpoint.checkpoint import load_checkpoint
@@ -19,35 +19,12 @@ from models.emoji import emoji, rendering
 from models.emoji.sources import Demo, Folder
 
 ROOT = Path(__file__).parent.parent
-TONES = {"1F3FB": {"image": "wave-light.png"}, "1F3FF": {"image": "wave-dark.png"}}
-ENTRIES = [
-    {"unified": "1F680", "short_name": "rocket", "category": "Travel & Places", "image": "rocket.png"},
-    {"unified": "1F44B", "short_name": "wave", "category": "People & Body", "image": "wave.png",
-     "skin_variations": TONES},
-    {"unified": "1F468-200D-2695-FE0F", "short_name": "male-doctor", "category": "People & Body", "image": "m.png"},
-    {"unified": "1F469-200D-2695-FE0F", "short_name": "female-doctor", "category": "People & Body", "image": "f.png"},
-    {"unified": "1F3FB", "short_name": "skin-tone-2", "category": "Component", "image": "tone.png"},
-    *({"unified": f"X{i}", "short_name": f"x{i}", "category": "Symbols", "image": f"x{i}.png"} for i in range(60)),
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directories like those of the packages, with discs of random colours."""
     directory = tmp_path_factory.mktemp("emoji")
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:64, :64] - 31.5
-    for vendor in emoji.VENDORS:
-        folder = directory / vendor.name / "package" / vendor.folder
-        folder.mkdir(parents=True)
-        for entry in ENTRIES:
-            for image in [entry["image"], *(tone["image"] for tone in entry.get("skin_variations", {}).values())]:
-                rgba = np.zeros((64, 64, 4), np.uint8)
-                rgba[..., :3] = rng.integers(0, 256, 3)
-                rgba[..., 3] = 255 * (y**2 + x**2 < 28**2)
-                Image.fromarray(rgba).save((folder / image).with_suffix(vendor.suffix), lossless=True)
-        entries = [{"subcategory": "", **entry} for entry in ENTRIES]
-        (directory / vendor.name / "package/emoji.json").write_text(json.dumps(entries))
+    make_packages(directory)
     return directory
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from models.demo import digits
-from models.demo.evaluate import kinds
-from models.demo.inks import coverage_of, mixtures, one_ink, paint, random_inks
-from models.demo.train import Digits
+from models.digits import digits
+from models.digits.evaluate import kinds
+from models.digits.inks import coverage_of, mixtures, one_ink, paint, random_inks
+from models.digits.train import Digits
 
 COVERAGE = digits.render(digits.load_split()[0].scans[:500])
 

@@ -1,7 +1,7 @@
 """Plots of what `reproduce.py` measured.
 
-Usage: python -m models.demo.claim_plots [--directory claims]. Draws layers.png, loss.png and low-data.png anew from
-the directory's figures.json; nothing is trained or measured.
+Usage: python claim_plots.py [--directory claims]. Draws layers.png, loss.png and low-data.png anew from the directory's
+figures.json; nothing is trained or measured.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The data: scikit-learn's handwritten digits, split, warped and rendered to coverage with ink."""
+"""The demo's data: scikit-learn's handwritten digits, split, warped, inked, rendered to 16x16, turned into tokens."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,10 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional
 
+from igpt_runtime.pictures.palette import nearest_clusters
+
 SIDE = 16  # height and width of a picture, pixels
+N_INKS = 12
 SPLIT_SEED = 0
 HELD_OUT = 360  # of 1797 digits
 VALIDATION = 144  # of the remaining 1437
@@ -104,3 +107,49 @@ def soften(coverage: Bytes, factor: int = 8) -> Bytes:
         large = Image.fromarray(picture).resize((SIDE * factor, SIDE * factor), Image.Resampling.NEAREST)
         softened.append(np.asarray(large.resize((SIDE, SIDE), Image.Resampling.BILINEAR)))
     return np.stack(softened)
+
+
+def colour_table() -> Bytes:
+    """RGB of every ink at every coverage, uint8 [12, 256, 3]: bright over a dark background of the opposite hue."""
+    hue = np.arange(N_INKS)[:, None] / N_INKS + np.array([0, 1 / 3, 2 / 3])
+    bright = 0.28 + 0.72 * (0.5 + 0.5 * np.cos(2 * np.pi * hue))
+    dark = 0.05 + 0.17 * (0.5 - 0.5 * np.cos(2 * np.pi * hue))
+    coverage = np.linspace(0, 1, 256)[None, :, None]
+    mixed = bright[:, None] * coverage + dark[:, None] * (1 - coverage)
+    return (mixed * 255).round().astype(np.uint8)
+
+
+def paint(coverage: Bytes, inks: Ints) -> Bytes:
+    """Colour pictures [n, 16, 16], each in its ink [n]; returns uint8 RGB [n, 16, 16, 3]."""
+    return colour_table()[inks[:, None, None], coverage]
+
+
+def random_inks(n: int, seed: int) -> Ints:
+    """An ink for each of n pictures."""
+    return np.random.default_rng(seed).integers(0, N_INKS, n)
+
+
+def token_sequences(coverage: Bytes, inks: Ints, clusters: Floats) -> Bytes:
+    """Tokens of painted pictures, uint8 [n, 256]; there are only 12 * 256 colours, so each is quantised once."""
+    table = nearest_clusters(colour_table(), clusters).astype(np.uint8)
+    return table[inks[:, None, None], coverage].reshape(len(coverage), -1)
+
+
+def to_pixels(tokens: Ints, clusters: Floats) -> Bytes:
+    """Pictures [n, 16, 16, 3] uint8 RGB of token sequences [n, 256]."""
+    colours = np.rint((clusters + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    return colours[tokens].reshape(-1, SIDE, SIDE, 3)
+
+
+def used_clusters(clusters: Floats) -> npt.NDArray[np.bool_]:
+    """Which clusters real pictures in each ink are made of, bool [12, n_clusters]."""
+    used = np.zeros((N_INKS, len(clusters)), dtype=np.bool_)
+    np.put_along_axis(used, nearest_clusters(colour_table(), clusters), True, 1)
+    return used
+
+
+def cluster_coverage(clusters: Floats) -> Floats:
+    """Ink coverage in [0, 1] of the painted colour nearest to each cluster, float32 [n_clusters]."""
+    painted = colour_table().reshape(-1, 3).astype(np.float32) / np.float32(127.5) - 1
+    nearest = ((clusters[:, None] - painted[None]) ** 2).sum(-1).argmin(1)
+    return (nearest % 256 / 255).astype(np.float32)

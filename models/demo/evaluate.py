@@ -1,7 +1,7 @@
-"""Measures the trained model of digits on held-out digits, fits its probe, and draws the model card's pictures.
+"""Measures the trained demo model on held-out digits, fits its probe, and draws the model card's pictures.
 
-Usage: python -m models.demo.evaluate [--directory DIRECTORY]. Rewrites the checkpoint with the probe and the sampling
-that validation chose; writes metrics.json, completions.png, samples.png and examples/.
+Usage: python evaluate.py [--directory DIRECTORY]. Rewrites the checkpoint with the probe and the recommended sampling;
+writes metrics.json, completions.png, samples.png and examples/.
 """
 
 import argparse
@@ -12,216 +12,162 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import checkpoint
+import digits
 import numpy as np
+import pictures
 import torch
+from judge import HALF, Judge, train_judge
+from likelihood import fit_counts, model_nats
+from probe import Pictures, augmented_pictures, fit_probe
+from sampling import Sampling, continue_sequences
 
 from igpt_export.model.model import ImageGPT
-from igpt_runtime import Session
-from igpt_runtime.bundle.config import SamplingDefaults
-from igpt_runtime.pictures.palette import nearest_clusters
-from models.demo import digits
-from models.demo.folders import WORDS
-from models.demo.inks import Bytes, Floats, Inks, Ints, mixtures, one_ink, paint, random_inks
-from models.demo.judge import HALF, Judge, train_judge
-from models.training import checkpoint, pages
-from models.training.completions import complete_halves, draw, exported, to_pixels
-from models.training.likelihood import fit_counts
-from models.training.loop import nats
-from models.training.probe import Pictures, fit_probe
 
-COUNTED_COPIES = 60  # warped renderings of every training digit that the count models see
-COPIES = 3  # of every training and validation digit that the probe sees, crisp and softened each
+COUNTED_COPIES = 60  # augmented renderings of every training digit that the count models see
 COMPLETIONS = 6  # of every held-out upper half, for each sampling
 TRIED_COMPLETIONS = 3  # of every validation upper half
-PLAIN = SamplingDefaults()
-TRIED = (  # on validation digits, to choose the recommended one
-    PLAIN,
-    SamplingDefaults(top_p=0.95),
-    SamplingDefaults(top_p=0.9),
-    SamplingDefaults(temperature=0.9),
-    SamplingDefaults(temperature=0.8),
-    SamplingDefaults(temperature=0.8, top_p=0.95),
-    SamplingDefaults(top_k=32),
-    SamplingDefaults(top_k=12),
+TRIED = (  # on validation digits, to choose a default
+    Sampling(),
+    Sampling(top_p=0.95),
+    Sampling(top_p=0.9),
+    Sampling(top_p=0.8),
+    Sampling(temperature=0.9),
+    Sampling(temperature=0.8),
+    Sampling(temperature=0.8, top_p=0.95),
+    Sampling(temperature=0.7, top_p=0.95),
 )
+RECOMMENDED = Sampling(temperature=0.8, top_p=0.95)
 EXAMPLES = {"two": 34, "three": 9, "four": 52, "five": 18, "six": 11, "seven": 66}  # file name: held-out digit
-SAMPLES = 80  # from nothing
-_SEEDS = {"inks": 300, "sampling": 400, "training": 200, "validation": 201}
+_INK_SEED, _SAMPLING_SEED = 300, 400
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """The checkpoint, and the digits that it is measured on."""
+class Demo:
+    """The checkpoint and the quantised, upright pictures it is measured on."""
 
     model: ImageGPT
-    clusters: Floats  # [256, 3]
-    session: Session
+    clusters: digits.Floats  # [256, 3]
     train: digits.Part
     validation: digits.Part
     held_out: digits.Part
 
-    def tokens(self, coverage: Bytes, inks: Inks) -> Ints:
-        """Token sequences int64 [n, 256] of digits in some inks."""
-        return nearest_clusters(paint(coverage, inks), self.clusters).reshape(len(coverage), -1)
+    def tokens(self, part: digits.Part, *, soft: bool = False) -> digits.Ints:
+        """Token sequences int64 [n, 256] of a part's digits, upright, each in a random ink; soft: see digits.soften."""
+        inks = digits.random_inks(len(part.labels), _INK_SEED)
+        coverage = digits.render(part.scans)
+        if soft:
+            coverage = digits.soften(coverage)
+        return digits.token_sequences(coverage, inks, self.clusters).astype(np.int64)
 
 
-def kinds(n: int) -> dict[str, Inks]:
-    """The inks in which digits are measured."""
-    return {
-        "black on white": one_ink(n, 0, 255),
-        "white on black": one_ink(n, 255, 0),
-        "random": random_inks(n, np.random.default_rng(_SEEDS["inks"])),
-    }
-
-
-def upright(part: digits.Part, *, soft: bool = False) -> Bytes:
-    """Coverage of a part's digits; soft: see digits.soften."""
-    coverage = digits.render(part.scans)
-    return digits.soften(coverage) if soft else coverage
-
-
-def measure_likelihood(subject: Subject) -> dict[str, object]:
+def measure_likelihood(demo: Demo) -> dict[str, object]:
     """Nats per token on held-out digits: the model's and the count models'."""
-    held_out, validation = upright(subject.held_out), upright(subject.validation)
-    inks = kinds(len(held_out))
-    scans = np.tile(subject.train.scans, (COUNTED_COPIES, 1, 1))
-    coverage = digits.render(scans, digits.Augmentation(), _SEEDS["inks"])
-    training = subject.tokens(coverage, random_inks(len(scans), np.random.default_rng(_SEEDS["training"])))
-    counts = fit_counts(
-        training, subject.tokens(validation, kinds(len(validation))["random"]), digits.SIDE, len(subject.clusters)
-    )
-    tokens = {kind: subject.tokens(held_out, own) for kind, own in inks.items()}
-    found = {kind: nats(subject.model, torch.from_numpy(own)).numpy() for kind, own in tokens.items()}
-    seen = upright(subject.train)
-    trained = subject.tokens(seen, kinds(len(seen))["random"])
-    own = found["random"]
+    tokens = demo.tokens(demo.held_out)
+    scans = np.tile(demo.train.scans, (COUNTED_COPIES, 1, 1))
+    coverage = digits.render(scans, digits.Augmentation(), _INK_SEED)
+    training = digits.token_sequences(coverage, digits.random_inks(len(scans), _INK_SEED), demo.clusters)
+    counts = fit_counts(training, demo.tokens(demo.validation).astype(np.uint8))
+    quantised = tokens.astype(np.uint8)
+    nats = model_nats(demo.model, torch.from_numpy(tokens))
+    train_nats = model_nats(demo.model, torch.from_numpy(demo.tokens(demo.train)))
     return {
-        "model_nats": own.mean(),
-        "model_nats_by_ink": {kind: values.mean() for kind, values in found.items()},
-        "model_bits_per_channel": own.mean() / math.log(2) / 3,
-        "model_nats_upper_half": own[:, :HALF].mean(),
-        "model_nats_lower_half": own[:, HALF:].mean(),
-        "model_nats_on_training_digits": nats(subject.model, torch.from_numpy(trained)).mean().item(),
-        "neighbour_nats": counts.neighbour_nats(tokens["random"]).mean(),
+        "model_nats": nats.mean(),
+        "model_bits_per_channel": nats.mean() / math.log(2) / 3,
+        "model_nats_upper_half": nats[:, :HALF].mean(),
+        "model_nats_lower_half": nats[:, HALF:].mean(),
+        "model_nats_on_training_digits": train_nats.mean(),
+        "neighbour_nats": counts.neighbour_nats(quantised).mean(),
         "neighbour_strength": counts.strength,
-        "unigram_nats": counts.unigram_nats(tokens["random"]).mean(),
-        "uniform_nats": math.log(len(subject.clusters)),
+        "unigram_nats": counts.unigram_nats(quantised).mean(),
+        "uniform_nats": math.log(len(demo.clusters)),
     }
 
 
 def judge_completions(
-    subject: Subject, judge: Judge, part: digits.Part, sampling: SamplingDefaults, copies: int, *, soft: bool = False
-) -> tuple[dict[str, Any], Ints]:
+    demo: Demo, judge: Judge, part: digits.Part, sampling: Sampling, copies: int, *, soft: bool = False
+) -> tuple[dict[str, object], digits.Ints]:
     """Complete every digit's upper half `copies` times; figures, and the completions int64 [n, copies, 256]."""
-    inks = kinds(len(part.labels))["random"]
-    tokens = subject.tokens(upright(part, soft=soft), inks)
-    completed = complete_halves(subject.session, tokens, sampling, copies, _SEEDS["sampling"])
-    flat, labels, each = completed.reshape(-1, tokens.shape[1]), np.repeat(part.labels, copies), inks.repeated(copies)
-    right = judge.labels(flat, each) == labels
-    known = np.zeros((len(inks), len(subject.clusters)), np.bool_)
-    np.put_along_axis(known, nearest_clusters(mixtures(inks), subject.clusters), True, 1)
-    stray = ~np.take_along_axis(known.repeat(copies, 0), flat[:, HALF:], 1)
+    tokens = demo.tokens(part, soft=soft)
+    primers = torch.from_numpy(np.repeat(tokens[:, :HALF], copies, 0))
+    completed = continue_sequences(demo.model, primers, sampling, _SAMPLING_SEED).numpy()
+    labels = np.repeat(part.labels, copies)
+    right = judge.labels(completed) == labels
+    inks = np.repeat(digits.random_inks(len(part.labels), _INK_SEED), copies)
+    stray = ~digits.used_clusters(demo.clusters)[inks[:, None], completed[:, HALF:]]
     deviation = np.std(right.reshape(-1, copies).mean(1)) / math.sqrt(len(part.labels))
     figures = {
         **dataclasses.asdict(sampling),
         "completions": len(labels),
         "class_kept": right.mean(),
         "standard_error": deviation,
-        "class_kept_by_class": [right[labels == label].mean() for label in range(len(WORDS))],
+        "class_kept_by_class": [right[labels == label].mean() for label in range(10)],
         "stray_pixels": stray.mean(),
         "pictures_with_stray_pixels": stray.any(1).mean(),
     }
-    return figures, completed
+    return figures, completed.reshape(-1, copies, completed.shape[-1])
 
 
-def measure_completions(subject: Subject) -> tuple[dict[str, object], SamplingDefaults, Ints]:
-    """Whether completions keep the class; also the sampling that kept most on validation, and its completions."""
-    judge = train_judge(subject.train, subject.clusters)
-    half_judge = train_judge(subject.train, subject.clusters, HALF)
-    tried: list[dict[str, Any]] = []
-    for sampling in TRIED:
-        tried.append(judge_completions(subject, judge, subject.validation, sampling, TRIED_COMPLETIONS)[0])
-        print(f"{sampling}: class kept {tried[-1]['class_kept']:.1%}", flush=True)
-    best = max(zip(TRIED, tried, strict=True), key=lambda pair: float(pair[1]["class_kept"]))[0]
-    recommended, completed = judge_completions(subject, judge, subject.held_out, best, COMPLETIONS)
-    plain, _ = judge_completions(subject, judge, subject.held_out, PLAIN, COMPLETIONS)
-    softened, _ = judge_completions(subject, judge, subject.held_out, best, COMPLETIONS, soft=True)
-    labels = subject.held_out.labels
-    inks = kinds(len(labels))["random"]
-    crisp, soft = (subject.tokens(upright(subject.held_out, soft=soft), inks) for soft in (False, True))
+def measure_completions(demo: Demo) -> tuple[dict[str, object], digits.Ints]:
+    """Whether completions keep the class; also the recommended sampling's completions of the held-out digits."""
+    judge = train_judge(demo.train, demo.clusters)
+    half_judge = train_judge(demo.train, demo.clusters, HALF)
+    tokens, labels = demo.tokens(demo.held_out), demo.held_out.labels
+    tried = [judge_completions(demo, judge, demo.validation, sampling, TRIED_COMPLETIONS)[0] for sampling in TRIED]
+    own, _ = judge_completions(demo, judge, demo.held_out, Sampling(), COMPLETIONS)
+    softened, _ = judge_completions(demo, judge, demo.held_out, Sampling(), COMPLETIONS, soft=True)
+    recommended, completed = judge_completions(demo, judge, demo.held_out, RECOMMENDED, COMPLETIONS)
     return {
+        "model_distribution": own,
+        "model_distribution_softened": softened,
         "recommended": recommended,
-        "recommended_softened": softened,
-        "model_distribution": plain,
         "tried_on_validation": tried,
-        "judge_on_real_pictures": (judge.labels(crisp, inks) == labels).mean(),
-        "judge_on_softened_pictures": (judge.labels(soft, inks) == labels).mean(),
-        "judge_of_upper_halves": (half_judge.labels(crisp, inks) == labels).mean(),
-        "chance": 1 / len(WORDS),
+        "judge_on_softened_pictures": (judge.labels(demo.tokens(demo.held_out, soft=True)) == labels).mean(),
+        "judge_on_real_pictures": (judge.labels(tokens) == labels).mean(),
+        "judge_of_upper_halves": (half_judge.labels(tokens) == labels).mean(),
+        "chance": 0.1,
         "best_constant_answer": np.bincount(labels).max() / len(labels),
-    }, best, completed  # fmt: skip
+    }, completed
 
 
-def warped_pictures(subject: Subject, part: digits.Part, seed: int) -> Pictures:
-    """Warped renderings of a part's digits in random inks, each crisp and softened."""
-    crisp = digits.render(np.tile(part.scans, (COPIES, 1, 1)), digits.Augmentation(), seed)
-    coverage = np.concatenate([crisp, digits.soften(crisp)])
-    inks = random_inks(len(coverage), np.random.default_rng(seed))
-    return Pictures(torch.from_numpy(subject.tokens(coverage, inks)), np.tile(part.labels, 2 * COPIES))
-
-
-def measure_probe(subject: Subject) -> tuple[checkpoint.Probe, dict[str, object]]:
+def measure_probe(demo: Demo) -> tuple[checkpoint.Probe, dict[str, object]]:
     """The probe chosen on validation digits, and the figures of every layer."""
     train, validation = (
-        warped_pictures(subject, getattr(subject, part), _SEEDS[seed])
-        for part, seed in (("train", "training"), ("validation", "validation"))
+        augmented_pictures(part, demo.clusters, seed) for part, seed in ((demo.train, 200), (demo.validation, 201))
     )
-    labels = subject.held_out.labels
-    held_out = {
-        kind + ", softened" * soft: Pictures(
-            torch.from_numpy(subject.tokens(upright(subject.held_out, soft=soft), inks)), labels
-        )
-        for kind, inks in kinds(len(labels)).items()
+    held_out, softened = (
+        Pictures(torch.from_numpy(demo.tokens(demo.held_out, soft=soft)), demo.held_out.labels)
         for soft in (False, True)
-    }
-    fit, protocol, figures = fit_probe(subject.model, train, validation, held_out, len(WORDS))
+    )
+    fit, protocol, figures = fit_probe(demo.model, train, validation, held_out, softened)
     weight, bias = (torch.from_numpy(array) for array in (fit.linear.weight, fit.linear.bias))
-    return checkpoint.Probe(WORDS, fit.layers[0], protocol, weight, bias), figures
+    return checkpoint.Probe(fit.layers[0], protocol, weight, bias), figures
 
 
-def draw_pages(subject: Subject, sampling: SamplingDefaults, completed: Ints, directory: Path) -> float:
-    """Write the two pages: completions of the first held-out digit of each class, and samples from nothing.
-
-    Returns how many of the samples have one colour only.
-    """
-    inks = kinds(len(completed))["random"]
-    originals = to_pixels(subject.session, subject.tokens(upright(subject.held_out), inks))
+def draw_pages(demo: Demo, completed: digits.Ints, directory: Path) -> None:
+    """Write the two pages: completions of the first held-out digit of each class, and unconditional samples."""
+    originals = digits.to_pixels(demo.tokens(demo.held_out), demo.clusters)
     rows = []
-    for label in range(len(WORDS)):
-        index = int(np.flatnonzero(subject.held_out.labels == label)[0])
+    for label in range(10):
+        index = int(np.flatnonzero(demo.held_out.labels == label)[0])
+        drawn = digits.to_pixels(completed[index], demo.clusters)
         original = originals[index][None]
-        drawn = to_pixels(subject.session, completed[index])
-        rows.append(np.concatenate([original, pages.blank_lower_half(original), drawn]))
+        rows.append(np.concatenate([original, pictures.blank_lower_half(original), drawn]))
     headers = {0: "original", 1: "given", 2: "completions"}
-    pages.save_page(directory / "completions.png", rows, headers, frozenset({1, 2}))
-    tokens = draw(subject.session, np.zeros(0, np.int64), sampling, SAMPLES, _SEEDS["sampling"])
-    sampled = to_pixels(subject.session, tokens).reshape(-1, 10, digits.SIDE, digits.SIDE, 3)
-    pages.save_page(directory / "samples.png", list(sampled), {}, frozenset())
-    return float((tokens == tokens[:, :1]).all(1).mean())
+    pictures.save_page(directory / "completions.png", rows, headers, frozenset({1, 2}))
+    nothing = torch.zeros(80, 0, dtype=torch.long)
+    sampled = continue_sequences(demo.model, nothing, RECOMMENDED, _SAMPLING_SEED).numpy()
+    samples = digits.to_pixels(sampled, demo.clusters).reshape(8, 10, digits.SIDE, digits.SIDE, 3)
+    pictures.save_page(directory / "samples.png", list(samples), {}, frozenset())
 
 
-def draw_examples(held_out: digits.Part, directory: Path) -> None:
-    """Write the example digits: black on white, white on black, and in colours."""
-    colours = [
-        ((0, 0, 0), (255, 255, 255)), ((255, 255, 255), (0, 0, 0)), ((20, 60, 200), (255, 255, 255)),
-        ((255, 225, 120), (40, 20, 90)), ((200, 30, 60), (250, 240, 225)), ((60, 220, 190), (25, 45, 40)),
-    ]  # fmt: skip
-    for (name, index), (ink, ground) in zip(EXAMPLES.items(), colours, strict=True):
-        coverage = digits.render(held_out.scans[index : index + 1])
-        picture = paint(coverage, Inks(np.array([ground], np.float32), np.array([ink], np.float32)))[0]
-        pages.save_example(directory / "examples" / f"{name}.png", picture)
+def draw_examples(demo: Demo, directory: Path) -> None:
+    """Write the example digits, each in its own ink."""
+    for ink, (name, index) in enumerate(EXAMPLES.items()):
+        scan = demo.held_out.scans[index : index + 1]
+        picture = digits.paint(digits.render(scan), np.array([2 * ink]))[0]
+        pictures.save_example(directory / "examples" / f"{name}.png", picture)
 
 
 def main() -> None:
@@ -230,16 +176,15 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path(__file__).parent)
     directory = parser.parse_args().directory
     start = time.monotonic()
-    model, clusters = checkpoint.load(directory)
-    with exported(directory) as session:
-        subject = Subject(model, clusters, session, *digits.load_split())
-        figures: dict[str, object] = {"held_out_digits": len(subject.held_out.labels)}
-        figures["likelihood"] = measure_likelihood(subject)
-        figures["completion"], sampling, completed = measure_completions(subject)
-        figures["blank_from_nothing"] = draw_pages(subject, sampling, completed, directory)
-        draw_examples(subject.held_out, directory)
-        probe, figures["probe"] = measure_probe(subject)
-    checkpoint.save(directory, model, clusters, probe, sampling)
+    model, clusters, _ = checkpoint.load(directory)
+    demo = Demo(model, clusters, *digits.load_split())
+    figures: dict[str, object] = {"held_out_digits": len(demo.held_out.labels)}
+    figures["likelihood"] = measure_likelihood(demo)
+    figures["completion"], completed = measure_completions(demo)
+    draw_pages(demo, completed, directory)
+    draw_examples(demo, directory)
+    probe, figures["probe"] = measure_probe(demo)
+    checkpoint.save(directory, model, clusters, probe, RECOMMENDED)
     figures["weights_sha256"] = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
     figures["seconds"] = time.monotonic() - start
     (directory / "metrics.json").write_text(json.dumps(figures, indent=1, default=_plain) + "\n")

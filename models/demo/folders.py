@@ -1,17 +1,14 @@
-"""Writes the digits as directories that are classes: train, val and test, each with zero .. nine.
+"""Writes the demo's digits as directories that are classes: train, val and test, each with zero .. nine.
 
-Usage: python -m models.demo.folders DIRECTORY. Pictures are upright, 64x64, each in a random ink; the split is that of
-the model of digits.
+Usage: python folders.py DIRECTORY. Pictures are upright, 64x64, each in a random ink; the split is the demo model's.
 """
 
 import argparse
 from pathlib import Path
 
+import digits
 import numpy as np
 from PIL import Image
-
-from models.demo import digits
-from models.demo.inks import paint, random_inks
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _SCALE = 4
@@ -20,9 +17,9 @@ _INK_SEED = 500
 
 def write(directory: Path) -> None:
     """Write all 1797 pictures, `directory`/part/class/number.png."""
-    for seed, (name, part) in enumerate(zip(("train", "val", "test"), digits.load_split(), strict=True), _INK_SEED):
-        inks = random_inks(len(part.labels), np.random.default_rng(seed))
-        for i, pixels in enumerate(paint(digits.render(part.scans), inks)):
+    for name, part in zip(("train", "val", "test"), digits.load_split(), strict=True):
+        inks = digits.random_inks(len(part.labels), _INK_SEED)
+        for i, pixels in enumerate(digits.paint(digits.render(part.scans), inks)):
             place = directory / name / WORDS[part.labels[i]]
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.repeat(np.repeat(pixels, _SCALE, 0), _SCALE, 1)).save(place / f"{i:04}.png")

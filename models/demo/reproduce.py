@@ -1,8 +1,8 @@
-"""The paper's claims about representation, at the scale of digits, measured with the toolkit itself.
+"""The paper's claims about representation, at the demo's scale, measured with the toolkit itself.
 
-Usage: python -m models.demo.reproduce [--work DIRECTORY]. Trains models of three widths where DIRECTORY lacks their
-snapshots, then writes claims/: figures.json, plots and a page of pictures. "Generative Pretraining from Pixels",
-section 4: features by depth, features against validation loss, few labels.
+Usage: python reproduce.py [--work DIRECTORY]. Trains models of three widths where DIRECTORY lacks their snapshots, then
+writes claims/: figures.json, plots and a page of pictures. "Generative Pretraining from Pixels", section 4: features by
+depth, features against validation loss, few labels.
 """
 
 import argparse
@@ -10,13 +10,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import digits
 import numpy as np
+import pictures
+from claim_plots import draw_plots
 from PIL import Image
 from sklearn.decomposition import PCA
+from train import SNAPSHOTS
 
 from igpt_export.checkpoint.checkpoint import load_checkpoint
 from igpt_export.export import export_bundle
@@ -32,21 +36,19 @@ from igpt_runtime import (
     score,
     tokens_of,
 )
-from models.demo import digits
-from models.demo.claim_plots import draw_plots
-from models.demo.inks import Bytes, Floats, Ints, one_ink, paint, random_inks
-from models.demo.train import SNAPSHOTS
-from models.training import pages
 
 HERE = Path(__file__).parent
 WIDTHS = (32, 64, 128)
-STEPS = 1200  # fewer than the model's own, so that three trainings take about half an hour
+STEPS = 1200  # fewer than the demo's 2600, so that three trainings take about half an hour
 LABELS_PER_CLASS = (1, 4, 16)
 DRAWS = 10  # of the labelled pictures
 COMPONENTS = (8, 16, 32, 64)  # of PCA, chosen on validation
 _CLASSES = 10
 _INK_SEED = 600
-_SHOWN = {"n": 8, "seed": 3}  # by the recommended sampling
+_SHOWN = {"n": 8, "seed": 3, "temperature": 0.8, "top_p": 0.95}  # the card's recommended sampling
+
+Floats = digits.Floats
+Ints = digits.Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +59,11 @@ class Part:
     labels: Ints
 
 
-def load_parts(*, plain: bool = False) -> tuple[Part, Part, Part]:
-    """Training, validation and held-out digits, upright, in random inks; plain: all black on white."""
+def load_parts() -> tuple[Part, Part, Part]:
+    """Training, validation and held-out digits, upright, in random inks."""
     parts = []
-    for seed, part in enumerate(digits.load_split(), _INK_SEED):
-        n = len(part.labels)
-        inks = one_ink(n, 0, 255) if plain else random_inks(n, np.random.default_rng(seed))
-        pixels = paint(digits.render(part.scans), inks)
+    for seed, part in enumerate(digits.load_split()):
+        pixels = digits.paint(digits.render(part.scans), digits.random_inks(len(part.labels), _INK_SEED + seed))
         parts.append(Part([Image.fromarray(picture) for picture in pixels], part.labels))
     return parts[0], parts[1], parts[2]
 
@@ -74,8 +74,8 @@ def train_widths(work: Path) -> None:
         if (work / f"width-{width}" / f"step-{STEPS}").is_dir():
             continue
         print(f"training width {width} ...", flush=True)
-        command = [sys.executable, "-m", "models.demo.train", "--n-embd", str(width), "--steps", str(STEPS)]
-        command += ["--snapshots", str(work / f"width-{width}"), "--work", str(work / f"width-{width}/training")]
+        command = [sys.executable, str(HERE / "train.py"), "--n-embd", str(width), "--steps", str(STEPS)]
+        command += ["--softened-steps", "0", "--snapshots", str(work / f"width-{width}")]
         command += ["--output", str(work / f"width-{width}/last")]
         subprocess.run(command, check=True)
 
@@ -114,7 +114,7 @@ def measure_layers(fits: Sequence[Fit], states: Floats, labels: Ints) -> list[di
 
 def measure_snapshots(work: Path, parts: tuple[Part, Part, Part]) -> list[dict[str, object]]:
     """Nats per token and the best probe's accuracy on held-out digits, of every snapshot of every width."""
-    rows: list[dict[str, object]] = []
+    rows = []
     for width in WIDTHS:
         for step in (*SNAPSHOTS, STEPS):
             name = f"width-{width}/step-{step}"
@@ -134,23 +134,19 @@ def measure_snapshots(work: Path, parts: tuple[Part, Part, Part]) -> list[dict[s
 
 
 def measure_low_data(states: Sequence[Floats], parts: tuple[Part, Part, Part]) -> list[dict[str, object]]:
-    """Accuracy on held-out digits with few labels, of features, raw pixels and their principal components.
+    """Accuracy on held-out digits with few labels, of the demo's features, raw pixels and their principal components.
 
-    All digits are in one ink: in random inks raw pixels would say as much of the ink as of the digit. Layer, number of
-    components and strength of regularisation are chosen on all validation digits, for each alike.
+    Layer, number of components and strength of regularisation are chosen on all validation digits, for each alike.
     """
-    raw: list[Floats] = [
-        np.stack([np.asarray(p, np.float32).ravel() / np.float32(255) for p in own.pictures]) for own in parts
-    ]
+    raw = [np.stack([np.asarray(p, np.float32).ravel() / 255 for p in part.pictures]) for part in parts]
     components = PCA(max(COMPONENTS), random_state=0).fit(raw[0])  # of all training pictures, without labels
-    principal: list[Floats] = [components.transform(pixels).astype(np.float32) for pixels in raw]
-    # By the name of an input, its choices: what the pictures of each part are then.
-    choices: dict[str, list[list[Floats]]] = {
-        "features": [[state[:, layer] for state in states] for layer in range(states[0].shape[1])],
-        "pixels": [raw],
-        "pca": [[pixels[:, :n] for pixels in principal] for n in COMPONENTS],
+    principal = [components.transform(pixels).astype(np.float32) for pixels in raw]
+    choices: dict[str, list[Callable[[int], Floats]]] = {
+        "features": [lambda i, layer=layer: states[i][:, layer] for layer in range(states[0].shape[1])],
+        "pixels": [lambda i: raw[i]],
+        "pca": [lambda i, n=n: principal[i][:, :n] for n in COMPONENTS],
     }
-    rows: list[dict[str, object]] = []
+    rows = []
     for count in LABELS_PER_CLASS:
         found: dict[str, list[float]] = {name: [] for name in choices}
         for draw in range(DRAWS):
@@ -158,13 +154,13 @@ def measure_low_data(states: Sequence[Floats], parts: tuple[Part, Part, Part]) -
             for name, options in choices.items():
                 fits = [
                     fit_linear(
-                        Labelled(seen[chosen], parts[0].labels[chosen]), Labelled(choosing, parts[1].labels),
+                        Labelled(at(0)[chosen], parts[0].labels[chosen]), Labelled(at(1), parts[1].labels),
                         _CLASSES, [i],
                     )
-                    for i, (seen, choosing, _) in enumerate(options)
+                    for i, at in enumerate(options)
                 ]  # fmt: skip
                 best = best_of(fits)
-                found[name].append(best.linear.accuracy(options[best.layers[0]][2], parts[2].labels))
+                found[name].append(best.linear.accuracy(options[best.layers[0]](2), parts[2].labels))
         for name, accuracies in found.items():
             error = float(np.std(accuracies, ddof=1) / np.sqrt(DRAWS))
             rows.append(
@@ -190,16 +186,16 @@ def draw_page(session: Session, held_out: Part, path: Path) -> None:
         picture = held_out.pictures[int(np.flatnonzero(held_out.labels == label)[1])]
         result = complete(session, picture, GenerationOptions(**_SHOWN))
         original = _pixels(images_of(session, tokens_of(session, picture)[None]))
-        rows.append(np.concatenate([original, pages.blank_lower_half(original), _pixels(result.images)]))
+        rows.append(np.concatenate([original, pictures.blank_lower_half(original), _pixels(result.images)]))
     sampled = sample(session, GenerationOptions(**{**_SHOWN, "n": 4 * _SHOWN["n"]}))
     white = np.full((2, digits.SIDE, digits.SIDE, 3), 255, np.uint8)
     for row in _pixels(sampled.images).reshape(4, _SHOWN["n"], digits.SIDE, digits.SIDE, 3):
         rows.append(np.concatenate([white, row]))
     headers = {0: "original", 1: "given", 2: "completions; where nothing is given, samples"}
-    pages.save_page(path, rows, headers, frozenset({1, 2}))
+    pictures.save_page(path, rows, headers, frozenset({1, 2}))
 
 
-def _pixels(images: Sequence[Image.Image]) -> Bytes:
+def _pixels(images: Sequence[Image.Image]) -> digits.Bytes:
     return np.stack([np.asarray(image) for image in images])
 
 
@@ -219,8 +215,7 @@ def main() -> None:
     figures: dict[str, object] = {"digits": {name: len(part.labels) for name, part in zip(
         ("training", "validation", "held_out"), parts, strict=True)}}  # fmt: skip
     layers = measure_layers(probed(states, parts), states[2], parts[2].labels)
-    plain = load_parts(plain=True)
-    low_data = measure_low_data(embedded(demo, plain), plain)
+    low_data = measure_low_data(states, parts)
     snapshots = measure_snapshots(options.work, parts)
     figures |= {"layers": layers, "low_data": low_data, "snapshots": snapshots, "seconds": time.monotonic() - start}
     (options.output / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")

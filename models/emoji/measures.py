@@ -18,7 +18,7 @@ from igpt_export.model.model import ImageGPT
 from igpt_runtime import Session
 from igpt_runtime.bundle.config import PROTOCOLS, SamplingDefaults
 from igpt_runtime.pictures.palette import nearest_clusters
-from models.demo import digits, inks
+from models.digits import digits, inks
 from models.emoji import rendering
 from models.emoji.emoji import SIDE, VENDORS, Bytes, Ints
 from models.emoji.held_out import HeldOut, categories, standard_error
@@ -35,6 +35,7 @@ from models.training.probe import Pictures, fit_probe, pooled_states
 COPIES = 8  # completions of each picture
 COUNTED = 20_000  # training pictures that the count models see
 PROBED = (4000, 1000)  # varied training pictures that fit and choose probes
+_CHOOSING = 8  # one in so many groups of emoji chooses a probe, and the others fit it
 FROM_NOTHING = 16  # samples, to see how many are blank
 MOST_BLANK = 0.25  # of them, for a sampling that is recommended
 PLAIN = SamplingDefaults()
@@ -108,8 +109,8 @@ def probes(subject: Subject) -> tuple[checkpoint.Probe, Figures]:
     parts = []
     rng = np.random.default_rng(_SEEDS["probed"])
     groups = np.array(subject.source.emoji.groups)
-    chosen_by = set(rng.choice(sorted(set(groups[subject.source.rows])), 150, replace=False))
-    choosing = np.isin(groups[subject.source.rows], sorted(chosen_by))
+    known = sorted(set(groups[subject.source.rows]))
+    choosing = np.isin(groups[subject.source.rows], rng.choice(known, len(known) // _CHOOSING, replace=False))
     for rows, n in zip((subject.source.rows[~choosing], subject.source.rows[choosing]), PROBED, strict=True):
         drawn = rng.choice(rows, n)
         half = n // 2

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.demo import digits, inks
+from models.digits import digits, inks
 from models.emoji.emoji import SIDE, STORED, Bytes, Emoji, Ints
 
 Floats = npt.NDArray[np.float32]

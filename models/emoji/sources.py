@@ -8,7 +8,7 @@ from igpt_runtime.errors import OptionError
 from igpt_runtime.pictures.folder import find_pictures
 from igpt_runtime.pictures.palette import resize_image
 from igpt_runtime.pictures.reading import read_image
-from models.demo import digits
+from models.digits import digits
 from models.emoji import emoji, rendering
 from models.emoji.emoji import SIDE, Bytes, Ints
 
@@ -23,6 +23,7 @@ class Demo:
 
     def __init__(self, directory: Path) -> None:
         """directory: where the packages of emoji are, or are put."""
+        self.directory = directory
         emoji.download(directory)
         self.emoji = emoji.load(directory)
         self.rows, self._held_out, self.other_versions = emoji.split(self.emoji)
