@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from igpt_export.checkpoint.checkpoint import Checkpoint
     from igpt_export.export import ExportOptions
 
-DEMO_CHECKPOINT = Path(__file__).resolve().parent.parent / "models" / "demo"
+# The variants that are checkpoints of the source tree.
+TRAINED = {name: Path(__file__).resolve().parent.parent / "models" / name for name in ("demo", "digits")}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Source:
         """Raise click.UsageError for options that do not go together."""
         if (self.variant is None) == (self.checkpoint is None):
             raise click.UsageError("give exactly one of --variant and --checkpoint")
-        if self.random_weights and self.variant in (None, "demo"):
+        if self.random_weights and self.variant in (None, *TRAINED):
             raise click.UsageError("--random-weights needs --variant small, medium, large or xl")
         if self.clusters is None and self.checkpoint is not None and _is_tensorflow(Path(self.checkpoint)):
             raise click.UsageError(
@@ -78,13 +79,14 @@ class How:
         from igpt_export.export import ExportOptions
         from igpt_export.precision.precision import Precision, default_kv_cache
 
+        own = TRAINED.get(str(variant))
         return ExportOptions(
             precision=Precision(self.precision, self.kv_cache or default_kv_cache(self.precision)),
             profile="portable" if self.portable else "fused",
-            embed=self.single_file or (variant == "demo" if self.embed is None else self.embed),
+            embed=self.single_file or (own is not None if self.embed is None else self.embed),
             single_file=self.single_file,
             calibration=self.calibration,
-            examples=DEMO_CHECKPOINT / "examples" if variant == "demo" and self.examples is None else self.examples,
+            examples=own / "examples" if own is not None and self.examples is None else self.examples,
             max_loss_increase=self.max_loss_increase,
             link=self.link,
             force=self.force,
@@ -97,8 +99,8 @@ class How:
     Source,
     click.option(
         "--variant",
-        type=click.Choice(["small", "medium", "large", "xl", "demo"]),
-        help="Published size, or the demo model of the source tree.",
+        type=click.Choice(["small", "medium", "large", "xl", *TRAINED]),
+        help="Published size, or a model of the source tree: demo or digits.",
     ),
     click.option(
         "--checkpoint",
@@ -134,7 +136,7 @@ class How:
     click.option(
         "--embed/--no-embed",
         default=None,
-        help="Also write graphs that take a picture and need no host code.  [default: only with --variant demo]",
+        help="Also write graphs of a picture that need no host code.  [default: only with --variant demo or digits]",
     ),
     click.option(
         "--single-file",
@@ -214,17 +216,18 @@ def _is_tensorflow(path: Path) -> bool:
 
 
 def _place(variant: str | None) -> str:
-    """Where a variant's checkpoint is: the hub, or for the demo model this source tree."""
+    """Where a variant's checkpoint is: the hub, or for the trained models this source tree."""
     from igpt_export.checkpoint.config import hub_id
 
-    if variant != "demo":
+    own = TRAINED.get(str(variant))
+    if own is None:
         return hub_id(str(variant))
-    if not (DEMO_CHECKPOINT / "config.json").is_file():
+    if not (own / "config.json").is_file():
         raise CheckpointError(
-            f"no demo checkpoint at {DEMO_CHECKPOINT}: it comes with the source tree only; "
-            "clone the repository, or use the demo bundle that is embedded in igpt-run"
+            f"no checkpoint at {own}: it comes with the source tree only; "
+            f"clone the repository, or use the bundle that is embedded in igpt-run: --model {variant}"
         )
-    return str(DEMO_CHECKPOINT)
+    return str(own)
 
 
 def _report(manifest: Manifest) -> list[str]:

@@ -95,7 +95,7 @@ def test_an_evaluation(source: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyP
     written = load_checkpoint(directory)
     assert written.classifier is not None and set(written.classifier.labels) == set(source.emoji.categories)
     assert written.sampling.top_k == figures["sampling"]["top_k"]
-    assert len(list((directory / "examples").glob("*.png"))) == 8
+    assert 1 <= len(list((directory / "examples").glob("*.png"))) <= 8
     assert (directory / "completions.png").exists() and (directory / "samples.png").exists()
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.json")}
     evaluate.main()

@@ -12,6 +12,7 @@ from igpt_runtime.bundle.manifest import Manifest, shortened
 from igpt_runtime.errors import BundleError, OptionError
 from igpt_runtime.regular import placeholder
 
+EMBEDDED = ("demo", "digits")  # names of the bundles in this package; the first is the default
 _POINTER = 1024  # bytes: less than such a file has
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -66,15 +67,16 @@ class Bundle:
 
 
 def demo_bundle_path() -> Path:
-    """The bundle embedded in this package."""
-    return Path(__file__).parent.with_name("demo")
+    """The bundle embedded in this package that is used unless another one is named."""
+    return _embedded_path(EMBEDDED[0])
 
 
 def open_bundle(path: str | os.PathLike[str] | None = None, *, sha256: str | None = None) -> Bundle:
-    """Read the bundle at `path`, or the embedded demo.
+    """Read the bundle at `path`, or an embedded one.
 
-    path: a directory; None is the embedded demo. A string that is no directory is taken for the name `owner/name` or
-    `owner/name@revision` of a bundle on the Hugging Face Hub. It is downloaded unless it is in the Hub's cache.
+    path: a directory; None is the embedded demo. A string that is no directory is taken for the name of an embedded
+    bundle, `demo` or `digits`, or for the name `owner/name` or `owner/name@revision` of a bundle on the Hugging Face
+    Hub. That one is downloaded unless it is in the Hub's cache.
     sha256: of its manifest.json, in hexadecimal, so that no other bundle is taken for it; None takes any.
 
     Raises:
@@ -84,6 +86,19 @@ def open_bundle(path: str | os.PathLike[str] | None = None, *, sha256: str | Non
     """
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise OptionError(f"sha256 must be 64 hexadecimal digits, got {sha256!r}")
-    place = demo_bundle_path() if path is None else path
-    directory = find_bundle(place, sha256) if isinstance(place, str) else Path(place)
+    directory = _located(path, sha256)
     return Bundle(directory, read_manifest(directory, sha256))
+
+
+def _located(path: str | os.PathLike[str] | None, sha256: str | None) -> Path:
+    if path is None:
+        return demo_bundle_path()
+    if not isinstance(path, str):
+        return Path(path)
+    if path in EMBEDDED and not os.path.exists(path):
+        return _embedded_path(path)
+    return find_bundle(path, sha256)
+
+
+def _embedded_path(name: str) -> Path:
+    return Path(__file__).parent.with_name(name)

@@ -69,11 +69,11 @@ protocol_option = click.option(
 model_option = click.option(
     "--model",
     type=click.Path(),  # so that the shell completes it
-    metavar="DIR|OWNER/NAME",
+    metavar="DIR|NAME|OWNER/NAME",
     envvar="IGPT_MODEL",
     show_envvar=True,
-    help="Bundle directory, or a bundle on the Hugging Face hub, also OWNER/NAME@REVISION.  "
-    "[default: the embedded demo]",
+    help="Bundle directory, the embedded demo or digits, or a bundle on the Hugging Face hub, also "
+    "OWNER/NAME@REVISION.  [default: demo]",
 )
 
 
@@ -81,7 +81,7 @@ model_option = click.option(
 class ModelOptions:
     """The bundle, and what it runs on."""
 
-    name: str | None  # directory or Hub id; None is the embedded demo
+    name: str | None  # directory, embedded bundle or Hub id; None is the embedded demo
     device: str
     threads: int | None  # None leaves ONNX Runtime's choice
     sha256: str | None  # of the manifest; None takes any

@@ -14,7 +14,7 @@ from igpt_runtime.console import Command
     "--model",
     "models",
     type=click.Path(),
-    metavar="DIR|OWNER/NAME",
+    metavar="DIR|NAME|OWNER/NAME",
     multiple=True,
     help="Bundle to offer; repeatable.  [env var: IGPT_MODEL; default: the embedded demo]",
 )
