@@ -4,6 +4,7 @@ What is built stays in build/native.
 """
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path

@@ -1,0 +1,3 @@
+module igpt
+
+go 1.24

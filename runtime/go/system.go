@@ -1,0 +1,6 @@
+//go:build libigpt
+
+package igpt
+
+// #cgo pkg-config: igpt
+import "C"
