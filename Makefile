@@ -6,7 +6,7 @@ EXAMPLE ?= models/demo/examples/seven.png
 
 RUNTIME_JS := runtime/js
 
-.PHONY: setup demo embed test test-slow fuzz lint typecheck format docs bundles bench gpu-kit peers sizes reproduce js clean
+.PHONY: setup demo embed test test-slow fuzz lint typecheck format docs bundles bench gpu-kit peers sizes reproduce js native clean
 
 setup: $(VENV)/.all
 
@@ -102,6 +102,10 @@ reproduce: setup
 # The JavaScript runtime: its dependencies for tests, its types, and its tests.
 js:
 	cd $(RUNTIME_JS) && npm ci --no-audit --no-fund && npm test
+
+# The clients in other languages: builds and tests those whose toolchains are there, and says which are left out.
+native: setup
+	$(BIN)/python -m pytest -m slow -rs tests/native
 
 clean:
 	rm -rf build dist $(VENV)

@@ -22,8 +22,8 @@ RECIPE = loop.Recipe(steps=6, batch=4, warmup=2)
 CLUSTERS = torch.linspace(-1, 1, 8)[:, None].expand(8, 3)
 
 
-def batches(step: int) -> torch.Tensor:
-    return torch.randint(0, 8, (4, 16), generator=torch.Generator().manual_seed(step))
+def batches(step: int) -> loop.Batch:
+    return torch.randint(0, 8, (4, 16), generator=torch.Generator().manual_seed(step)), None
 
 
 def trained(state: Path, last: int) -> ImageGPT:
@@ -72,7 +72,7 @@ def test_rates_rise_stay_and_fall() -> None:
 
 def test_nats_are_those_of_torch() -> None:
     model = start(CONFIG, 4, CLUSTERS, 1)
-    tokens = batches(0)
+    tokens = batches(0)[0]
     inputs = torch.cat([torch.full((4, 1), 8), tokens[:, :-1]], 1)
     with torch.no_grad():
         expected = torch.nn.functional.cross_entropy(model.logits(inputs).flatten(0, 1), tokens.flatten())

@@ -75,8 +75,15 @@ def train_widths(work: Path) -> None:
             continue
         print(f"training width {width} ...", flush=True)
         command = [sys.executable, "-m", "models.digits.train", "--n-embd", str(width), "--steps", str(STEPS)]
-        command += ["--snapshots", str(work / f"width-{width}"), "--work", str(work / f"width-{width}/training")]
-        command += ["--output", str(work / f"width-{width}/last")]
+        command += [
+            "--snapshots",
+            str(work / f"width-{width}"),
+            "--work",
+            str(work / f"width-{width}/training"),
+            "--fine-tuning-steps",
+            "0",
+        ]
+        command += ["--output", str(work / f"width-{width}/last"), "--fine-tuning-steps", "0"]
         subprocess.run(command, check=True)
 
 

@@ -18,7 +18,7 @@ from igpt_runtime.bundle.config import ImageGPTConfig
 from igpt_runtime.errors import OptionError
 from igpt_runtime.pictures.palette import nearest_clusters
 from models.training import checkpoint
-from models.training.loop import Recipe, nats, train
+from models.training.loop import Batch, Recipe, nats, train
 from models.training.palette import Floats, fit_palette
 from models.training.sheet import SHEET, save_sheet
 from models.training.start import start
@@ -26,6 +26,7 @@ from models.training.start import start
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 After = Callable[[int, ImageGPT, Floats], None]
+Finish = Callable[[ImageGPT, Floats], None]
 
 _PALETTE_PICTURES, _PALETTE_PIXELS = 2000, 300_000
 _CUBE = 0.25  # share of the palette's pixels that are any colour, so that a photograph keeps its own
@@ -77,11 +78,13 @@ def make_parser(text: str | None, size: Size, recipe: Recipe, output: Path, work
     return parser
 
 
-def train_model(asked: argparse.Namespace, source: Source, size: Size, after: After = lambda *_: None) -> None:
+def train_model(
+    asked: argparse.Namespace, source: Source, size: Size, after: After = lambda *_: None, finish: Finish | None = None
+) -> None:
     """Train as asked by the options of `make_parser`, and write the checkpoint and its sheet of pictures.
 
     size: of which the options give blocks, width and heads. after: called with the number of each step, the model and
-    its clusters.
+    its clusters. finish: a second training of the model, before it is written.
 
     Raises OptionError if the directory of an interrupted run has one of other pictures, recipe or size.
     """
@@ -95,9 +98,9 @@ def train_model(asked: argparse.Namespace, source: Source, size: Size, after: Af
     order = measured_on_the_way(len(held_out))
     measured = tokens(held_out[order], clusters)
 
-    def batches(step: int) -> torch.Tensor:
+    def batches(step: int) -> Batch:
         rng = np.random.default_rng([recipe.seed, _SEEDS["batches"], step])
-        return tokens(source.batch(recipe.batch, rng), clusters)
+        return tokens(source.batch(recipe.batch, rng), clusters), None
 
     def measure(step: int) -> None:
         if step % _EVERY == 0 or step == recipe.steps:
@@ -108,6 +111,10 @@ def train_model(asked: argparse.Namespace, source: Source, size: Size, after: Af
         after(step, model, clusters)
 
     train(model, recipe, batches, asked.work / "state.pt", measure)
+    if finish is not None:
+        finish(model, clusters)
+        mean = nats(model, measured).mean().item()
+        print(f"at last  held-out {mean:.4f} nats a token", flush=True)
     checkpoint.save(asked.output, model, clusters)
     some = np.random.default_rng([recipe.seed, _SEEDS["sheet"]])
     save_sheet(asked.output / SHEET, source.batch(_SHEET, some), held_out[order[:_SHEET]])

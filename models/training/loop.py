@@ -1,5 +1,6 @@
 """Trains an ImageGPT on batches of tokens, and goes on where an interrupted run ended."""
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igpt_export.model.model import ImageGPT
+from igpt_export.model.model import ImageGPT, pooled
 from igpt_runtime.errors import OptionError
 
 _REPORT, _KEEP = 50, 200  # steps between lines, and between states on the disk
@@ -65,17 +66,23 @@ def prepend_sos(tokens: Tensor, sos: int) -> Tensor:
     return functional.pad(tokens[:, :-1].long(), (1, 0), value=sos)
 
 
-def train(
-    model: ImageGPT, recipe: Recipe, batches: Callable[[int], Tensor], state: Path, after: Callable[[int], None]
-) -> None:
-    """Train in place.
+Batch = tuple[Tensor, Tensor | None]
 
-    batches: tokens [batch, n_positions] of a step, always the same for the same step. state: the file that an
-    interrupted run goes on from; it stays there. after: called with the number of each step, from 1, when it is done.
+
+def train(
+    model: ImageGPT, recipe: Recipe, batches: Callable[[int], Batch], state: Path, after: Callable[[int], None]
+) -> None:
+    """Train in place: to predict the next token, and if the model has a classifier also the label.
+
+    The classifier reads the mean of the last hidden state, and the loss is the sum of both: the paper's fine-tuning.
+
+    batches: tokens [batch, n_positions] of a step, always the same for the same step, and labels [batch] for a
+    classifier. state: the file that an interrupted run goes on from; it stays there. after: called with the number of
+    each step, from 1, when it is done.
 
     Raises OptionError if the state is of another recipe or model.
     """
-    forward = torch.compile(model.logits)
+    forward = torch.compile(functools.partial(_logits, model))
     optimizers = make_optimizers(model, recipe)
     peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     first = _resume(model, recipe, optimizers, state)
@@ -84,10 +91,12 @@ def train(
         factor = rate_factor(step, recipe)
         for group, peak in zip((g for o in optimizers for g in o.param_groups), peaks, strict=True):
             group["lr"] = peak * factor
-        tokens = batches(step)
+        tokens, labels = batches(step)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = forward(prepend_sos(tokens, model.config.sos))
+            logits, classes = forward(prepend_sos(tokens, model.config.sos))
             loss = functional.cross_entropy(logits.float().flatten(0, 1), tokens.long().flatten())
+            if classes is not None and labels is not None:
+                loss = loss + functional.cross_entropy(classes, labels)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -104,6 +113,13 @@ def train(
         if done % _KEEP == 0 or done == recipe.steps:
             _keep(model, recipe, optimizers, state, done)
         after(done)
+
+
+def _logits(model: ImageGPT, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Of the next tokens [batch, n_positions, n_clusters], and of the labels if the model has a classifier."""
+    assert model.lm_head is not None
+    last = model(inputs).last
+    return model.lm_head(last), None if model.classifier is None else model.classify(pooled([last]))
 
 
 def _keep(model: ImageGPT, recipe: Recipe, optimizers: list[torch.optim.Optimizer], state: Path, step: int) -> None:

@@ -20,16 +20,26 @@ inline std::string variable(const char *name, const char *otherwise = "") {
   const char *value = std::getenv(name);
   return value && *value ? value : otherwise;
 }
-inline std::string library() { return variable("IGPT_ORT_LIBRARY"); }
-inline std::string golden() { return variable("IGPT_GOLDEN", IGPT_GOLDEN_DEFAULT); }
-inline std::string golden_bundle() { return golden() + "/bundle"; }
-inline std::string demo() { return variable("IGPT_DEMO", IGPT_DEMO_DEFAULT); }
+inline std::string library() {
+  return variable("IGPT_ORT_LIBRARY");
+}
+inline std::string golden() {
+  return variable("IGPT_GOLDEN", IGPT_GOLDEN_DEFAULT);
+}
+inline std::string golden_bundle() {
+  return golden() + "/bundle";
+}
+inline std::string demo() {
+  return variable("IGPT_DEMO", IGPT_DEMO_DEFAULT);
+}
 
 inline Bytes read(const std::string &path) {
   std::ifstream file(path, std::ios::binary);
   return Bytes(std::istreambuf_iterator<char>(file), {});
 }
-inline void write(const std::string &path, const Bytes &content) { std::ofstream(path, std::ios::binary) << content; }
+inline void write(const std::string &path, const Bytes &content) {
+  std::ofstream(path, std::ios::binary) << content;
+}
 
 inline const nlohmann::json &cases() {
   static const auto parsed = nlohmann::json::parse(read(golden() + "/cases.json"));
@@ -108,13 +118,13 @@ inline void expect_message(const igpt_error &error) {
   EXPECT_EQ(message.find('\n'), std::string::npos) << message;
   EXPECT_LT(message.size(), sizeof error.message - 1);
 }
-#define EXPECT_FAILS(expected, call)                       \
-  do {                                                     \
-    error = {};                                            \
-    const igpt_status got = (call);                        \
-    EXPECT_EQ(got, expected) << error.message;             \
-    EXPECT_EQ(error.status, expected) << error.message;    \
-    expect_message(error);                                 \
+#define EXPECT_FAILS(expected, call)                    \
+  do {                                                  \
+    error = {};                                         \
+    const igpt_status got = (call);                     \
+    EXPECT_EQ(got, expected) << error.message;          \
+    EXPECT_EQ(error.status, expected) << error.message; \
+    expect_message(error);                              \
   } while (0)
 
 // ---- ONNX files by hand ----
@@ -125,7 +135,9 @@ struct Proto {
     for (; value > 127; value >>= 7) bytes += static_cast<char>(value | 128);
     bytes += static_cast<char>(value);
   }
-  Proto &number(unsigned field, int64_t value) { return varint(field << 3), varint(static_cast<uint64_t>(value)), *this; }
+  Proto &number(unsigned field, int64_t value) {
+    return varint(field << 3), varint(static_cast<uint64_t>(value)), *this;
+  }
   Proto &text(unsigned field, const Bytes &value) {
     return varint(field << 3 | 2), varint(value.size()), bytes += value, *this;
   }
@@ -141,7 +153,7 @@ inline Bytes with(Bytes graph, const std::vector<std::pair<std::string, std::str
 }
 
 enum { FLOAT = 1, UINT8 = 2, INT64 = 7, DOUBLE = 11 };
-using Dims = std::vector<int64_t>; // -1 is free
+using Dims = std::vector<int64_t>;  // -1 is free
 
 inline Bytes value_info(const std::string &name, int type, const Dims &dims) {
   Proto shape;
@@ -149,8 +161,8 @@ inline Bytes value_info(const std::string &name, int type, const Dims &dims) {
   const Bytes tensor = Proto().number(1, type).text(2, shape.bytes).bytes;
   return Proto().text(1, name).text(2, Proto().text(1, tensor).bytes).bytes;
 }
-inline Bytes node(const std::string &op, const std::vector<std::string> &inputs, const std::vector<std::string> &outputs,
-                  const std::string &attribute = "", int64_t value = 0) {
+inline Bytes node(const std::string &op, const std::vector<std::string> &inputs,
+                  const std::vector<std::string> &outputs, const std::string &attribute = "", int64_t value = 0) {
   Proto made;
   for (const auto &name : inputs) made.text(1, name);
   for (const auto &name : outputs) made.text(2, name);
@@ -176,12 +188,17 @@ struct GraphFile {
     for (const auto &one : inputs) graph.text(11, one);
     for (const auto &one : outputs) graph.text(12, one);
     const Bytes model = Proto().number(1, 10).text(7, graph.bytes).text(8, Proto().number(2, 18).bytes).bytes;
-    return with(model, {{"igpt.graph", name}, {"igpt.format_version", "7"}, {"igpt.sampling_version", "1"},
-        {"igpt.name", "golden"}, {"igpt.precision", "fp32"}, {"igpt.kv_cache", "fp32"}, {"igpt.profile", "fused"},
-        {"igpt.sos", "16"}, {"igpt.height", "8"}, {"igpt.width", "8"}, {"igpt.n_positions", "64"},
-        {"igpt.n_layer", "3"}, {"igpt.n_head", "4"}, {"igpt.head_dim", "8"}, {"igpt.temperature", "1.0"},
-        {"igpt.top_k", "0"}, {"igpt.top_p", "1.0"}, {"igpt.labels", "3"}, {"igpt.label.0", "a"}, {"igpt.label.1", "b"},
-        {"igpt.label.2", "c"}, {"igpt.function_to_apply", "softmax"}});
+    return with(model, {{"igpt.graph", name},           {"igpt.format_version", "7"},
+                        {"igpt.sampling_version", "1"}, {"igpt.name", "golden"},
+                        {"igpt.precision", "fp32"},     {"igpt.kv_cache", "fp32"},
+                        {"igpt.profile", "fused"},      {"igpt.sos", "16"},
+                        {"igpt.height", "8"},           {"igpt.width", "8"},
+                        {"igpt.n_positions", "64"},     {"igpt.n_layer", "3"},
+                        {"igpt.n_head", "4"},           {"igpt.head_dim", "8"},
+                        {"igpt.temperature", "1.0"},    {"igpt.top_k", "0"},
+                        {"igpt.top_p", "1.0"},          {"igpt.labels", "3"},
+                        {"igpt.label.0", "a"},          {"igpt.label.1", "b"},
+                        {"igpt.label.2", "c"},          {"igpt.function_to_apply", "softmax"}});
   }
 };
 

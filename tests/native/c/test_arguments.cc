@@ -16,7 +16,8 @@ class Arguments : public testing::Test {
     return igpt_complete(model, given, keep, options, rgb.data(), rgb.size(), tokens.data(), tokens.size(), &error);
   }
   igpt_status steps(const igpt_image *given, int64_t keep, const igpt_sampling_options *options) {
-    return igpt_complete_steps(model, given, keep, options, nullptr, nullptr, rgb.data(), rgb.size(), tokens.data(), tokens.size(), &error);
+    return igpt_complete_steps(model, given, keep, options, nullptr, nullptr, rgb.data(), rgb.size(), tokens.data(),
+                               tokens.size(), &error);
   }
 };
 
@@ -36,8 +37,9 @@ TEST_F(Arguments, Sampling) {
   for (int64_t k : {int64_t{-1}, INT64_MIN}) refused([k](auto &o) { o.top_k = k; });
   for (double p : {nan, infinity, 0.0, -0.0, -1.0, 1.0000001, 2.0}) refused([p](auto &o) { o.top_p = p; });
   for (size_t size : {size_t{0}, size_t{8}, size_t{1} << 40}) refused([size](auto &o) { o.size = size; });
-  igpt_sampling_options options = IGPT_SAMPLING_OPTIONS_INIT; // the borders
-  options.n = 1, options.temperature = 1e300, options.top_k = INT64_MAX, options.top_p = 1e-300, options.seed = UINT64_MAX;
+  igpt_sampling_options options = IGPT_SAMPLING_OPTIONS_INIT;  // the borders
+  options.n = 1, options.temperature = 1e300, options.top_k = INT64_MAX, options.top_p = 1e-300,
+  options.seed = UINT64_MAX;
   EXPECT_EQ(complete(&image, 2, &options), IGPT_OK) << error.message;
   const auto drawn = tokens;
   EXPECT_EQ(steps(&image, 2, &options), IGPT_OK) << error.message;
@@ -56,16 +58,27 @@ TEST_F(Arguments, KeepRows) {
 TEST_F(Arguments, Pictures) {
   const uint8_t *data = image.data;
   const igpt_image wrong[] = {
-      {nullptr, 3, 1, 1},      {data, 0, 0, 0},          {data, 0, 0, 5},           {data, 3, -1, -1},
-      {data, 3, 1, 2},         {data, 5, 1, 1},          {data, 3, INT64_MAX, 1},   {data, 3, INT64_MAX, INT64_MAX},
-      {data, 3, 65536, 1},     {data, 3, 1, 65536},      {data, 3, 65535, 65535},   {data, SIZE_MAX, 1, 1},
-      {data, 3, INT64_MIN, 1}, {data, 3, 4294967297, 1}, {data, 0, INT64_MIN, INT64_MIN},
+      {nullptr, 3, 1, 1},
+      {data, 0, 0, 0},
+      {data, 0, 0, 5},
+      {data, 3, -1, -1},
+      {data, 3, 1, 2},
+      {data, 5, 1, 1},
+      {data, 3, INT64_MAX, 1},
+      {data, 3, INT64_MAX, INT64_MAX},
+      {data, 3, 65536, 1},
+      {data, 3, 1, 65536},
+      {data, 3, 65535, 65535},
+      {data, SIZE_MAX, 1, 1},
+      {data, 3, INT64_MIN, 1},
+      {data, 3, 4294967297, 1},
+      {data, 0, INT64_MIN, INT64_MIN},
   };
   std::vector<float> floats(1000);
   double mean;
   const igpt_image *list[sizeof wrong / sizeof *wrong + 1] = {};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) list[i] = &wrong[i];
-  for (const igpt_image *one : list) { // the last one is NULL
+  for (const igpt_image *one : list) {  // the last one is NULL
     EXPECT_FAILS(IGPT_ERROR_IMAGE, complete(one, 2, nullptr));
     EXPECT_FAILS(IGPT_ERROR_IMAGE, steps(one, 0, nullptr));
     EXPECT_FAILS(IGPT_ERROR_IMAGE, igpt_tokens(model, one, tokens.data(), tokens.size(), &error));
@@ -77,11 +90,15 @@ TEST_F(Arguments, Pictures) {
 
 TEST_F(Arguments, Room) {
   std::vector<float> floats(1000);
-  EXPECT_FAILS(IGPT_ERROR_OPTION, igpt_complete(model, &image, 2, nullptr, rgb.data(), 8 * 192 - 1, nullptr, 0, &error));
-  EXPECT_FAILS(IGPT_ERROR_OPTION, igpt_complete(model, &image, 2, nullptr, nullptr, 0, tokens.data(), 8 * 64 - 1, &error));
+  EXPECT_FAILS(IGPT_ERROR_OPTION,
+               igpt_complete(model, &image, 2, nullptr, rgb.data(), 8 * 192 - 1, nullptr, 0, &error));
+  EXPECT_FAILS(IGPT_ERROR_OPTION,
+               igpt_complete(model, &image, 2, nullptr, nullptr, 0, tokens.data(), 8 * 64 - 1, &error));
   EXPECT_FAILS(IGPT_ERROR_OPTION, igpt_complete(model, &image, 2, nullptr, nullptr, 0, nullptr, 0, &error));
-  EXPECT_FAILS(IGPT_ERROR_OPTION, igpt_complete_steps(model, &image, 2, nullptr, nullptr, nullptr, rgb.data(), 3, nullptr, 0, &error));
-  EXPECT_FAILS(IGPT_ERROR_OPTION, igpt_generate(model, nullptr, 0, nullptr, nullptr, nullptr, tokens.data(), 511, &error));
+  EXPECT_FAILS(IGPT_ERROR_OPTION,
+               igpt_complete_steps(model, &image, 2, nullptr, nullptr, nullptr, rgb.data(), 3, nullptr, 0, &error));
+  EXPECT_FAILS(IGPT_ERROR_OPTION,
+               igpt_generate(model, nullptr, 0, nullptr, nullptr, nullptr, tokens.data(), 511, &error));
   EXPECT_FAILS(IGPT_ERROR_OPTION, igpt_classify(model, &image, floats.data(), 2, &error));
   EXPECT_FAILS(IGPT_ERROR_OPTION, igpt_classify(model, &image, nullptr, 3, &error));
   EXPECT_FAILS(IGPT_ERROR_OPTION, igpt_features(model, &image, floats.data(), 127, &error));
@@ -122,7 +139,8 @@ TEST_F(Arguments, ClosedHandles) {
   igpt_step step;
   EXPECT_FAILS(IGPT_ERROR_STATE, igpt_info(closed, &info, &error));
   EXPECT_FAILS(IGPT_ERROR_STATE, igpt_complete(closed, &image, 2, nullptr, rgb.data(), rgb.size(), nullptr, 0, &error));
-  EXPECT_FAILS(IGPT_ERROR_STATE, igpt_complete_steps(closed, &image, 2, nullptr, nullptr, nullptr, rgb.data(), rgb.size(), nullptr, 0, &error));
+  EXPECT_FAILS(IGPT_ERROR_STATE, igpt_complete_steps(closed, &image, 2, nullptr, nullptr, nullptr, rgb.data(),
+                                                     rgb.size(), nullptr, 0, &error));
   EXPECT_FAILS(IGPT_ERROR_STATE, igpt_classify(closed, &image, &value, 1, &error));
   EXPECT_FAILS(IGPT_ERROR_STATE, igpt_features(closed, &image, &value, 1, &error));
   EXPECT_FAILS(IGPT_ERROR_STATE, igpt_score(closed, &image, nullptr, 0, nullptr, &error));
@@ -154,14 +172,14 @@ TEST_F(Arguments, RunOutlivesItsModel) {
   EXPECT_EQ(run, nullptr);
 }
 
-TEST_F(Arguments, RunsInTurn) { // two runs of one model, and other calls in between
+TEST_F(Arguments, RunsInTurn) {  // two runs of one model, and other calls in between
   igpt_run *one = nullptr, *two = nullptr;
   igpt_step step;
   igpt_sampling_options options = IGPT_SAMPLING_OPTIONS_INIT;
   std::vector<int64_t> primer(20), first, second, third(512);
-  ASSERT_EQ(igpt_start(model, primer.data(), 20, &options, &one, &error), IGPT_OK) << error.message; // decode_shared
+  ASSERT_EQ(igpt_start(model, primer.data(), 20, &options, &one, &error), IGPT_OK) << error.message;  // decode_shared
   options.n = 1;
-  ASSERT_EQ(igpt_start(model, primer.data(), 20, &options, &two, &error), IGPT_OK) << error.message; // decode
+  ASSERT_EQ(igpt_start(model, primer.data(), 20, &options, &two, &error), IGPT_OK) << error.message;  // decode
   double mean;
   for (int position = 20; position < 64; position++) {
     ASSERT_EQ(igpt_next(one, &step, &error), IGPT_OK) << error.message;

@@ -12,7 +12,9 @@ static igpt::OpenOptions cpp_options() {
   options.threads = 1;
   return options;
 }
-static igpt::Model open() { return igpt::Model::open(golden_bundle(), cpp_options()); }
+static igpt::Model open() {
+  return igpt::Model::open(golden_bundle(), cpp_options());
+}
 
 template <class Call>
 void expect_kind(igpt::Kind kind, Call call) {
@@ -38,10 +40,11 @@ static igpt::Sampling sampling_of(const nlohmann::json &one) {
 TEST(Cpp, MoveOnly) {
   static_assert(std::is_nothrow_move_constructible_v<igpt::Model> && !std::is_copy_constructible_v<igpt::Model>);
   static_assert(std::is_nothrow_move_constructible_v<igpt::Run> && !std::is_copy_constructible_v<igpt::Run>);
-  static_assert(std::is_nothrow_move_constructible_v<igpt::Canceller> && !std::is_copy_constructible_v<igpt::Canceller>);
+  static_assert(std::is_nothrow_move_constructible_v<igpt::Canceller> &&
+                !std::is_copy_constructible_v<igpt::Canceller>);
   igpt::Model model = open(), other = std::move(model);
   EXPECT_EQ(other.info().name, "golden");
-  expect_kind(igpt::Kind::state, [&] { model.info(); }); // NOLINT: what was moved from
+  expect_kind(igpt::Kind::state, [&] { model.info(); });  // NOLINT: what was moved from
   other.close();
   expect_kind(igpt::Kind::state, [&] { other.classify(Picture("photo").image()); });
 }
@@ -57,8 +60,10 @@ TEST(Cpp, Info) {
 TEST(Cpp, Golden) {
   const igpt::Model model = open();
   for (const auto &one : cases()["uniforms"])
-    EXPECT_EQ(igpt::uniform(std::stoull(one["seed"].get<std::string>()), one["sample"], one["position"]), one["uniform"].get<float>());
-  for (const auto &one : cases()["pictures"]) EXPECT_EQ(nlohmann::json(model.tokens(Picture(one["name"]).image())), one["tokens"]);
+    EXPECT_EQ(igpt::uniform(std::stoull(one["seed"].get<std::string>()), one["sample"], one["position"]),
+              one["uniform"].get<float>());
+  for (const auto &one : cases()["pictures"])
+    EXPECT_EQ(nlohmann::json(model.tokens(Picture(one["name"]).image())), one["tokens"]);
   for (const auto &one : cases()["images"]) {
     const igpt::Pictures made = model.images(one["tokens"].get<igpt::Tokens>());
     EXPECT_EQ(made.n, 1u);
@@ -115,7 +120,7 @@ TEST(Cpp, RangeOfSteps) {
   }
   EXPECT_EQ(position, 64);
   EXPECT_FALSE(run.next());
-  igpt::Run left = model.start({}, sampling); // and one that is left early
+  igpt::Run left = model.start({}, sampling);  // and one that is left early
   EXPECT_TRUE(left.next());
   EXPECT_EQ(model.sample(sampling).n, 2u);
 }
@@ -125,7 +130,8 @@ TEST(Cpp, Callback) {
   int64_t drawn = 0;
   model.sample({}, [&](const igpt::Step &step) { return drawn = step.drawn, true; });
   EXPECT_EQ(drawn, 8 * 64);
-  expect_kind(igpt::Kind::cancelled, [&] { model.sample({}, [](const igpt::Step &step) { return step.position < 5; }); });
+  expect_kind(igpt::Kind::cancelled,
+              [&] { model.sample({}, [](const igpt::Step &step) { return step.position < 5; }); });
   EXPECT_THROW(model.sample({}, [](const igpt::Step &) -> bool { throw std::logic_error("own"); }), std::logic_error);
   EXPECT_EQ(model.sample().n, 8u);
 }

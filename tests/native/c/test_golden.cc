@@ -11,16 +11,20 @@ static testing::Environment *const environment = testing::AddGlobalTestEnvironme
 
 TEST(Golden, Threefry) {
   for (const auto &one : cases()["threefry"]) {
-    const auto word = [&](const char *key, size_t i) { return std::stoul(one[key][i].get<std::string>(), nullptr, 16); };
-    const float uniform = igpt_uniform(uint64_t{word("key", 0)} << 32 | word("key", 1),
-                                       static_cast<uint32_t>(word("counter", 0)), static_cast<uint32_t>(word("counter", 1)));
+    const auto word = [&](const char *key, size_t i) {
+      return std::stoul(one[key][i].get<std::string>(), nullptr, 16);
+    };
+    const float uniform =
+        igpt_uniform(uint64_t{word("key", 0)} << 32 | word("key", 1), static_cast<uint32_t>(word("counter", 0)),
+                     static_cast<uint32_t>(word("counter", 1)));
     EXPECT_EQ(uniform, static_cast<float>(word("result", 0) >> 8) / 16777216.0f);
   }
 }
 
 TEST(Golden, Uniforms) {
   for (const auto &one : cases()["uniforms"])
-    EXPECT_EQ(igpt_uniform(std::stoull(one["seed"].get<std::string>()), one["sample"], one["position"]), one["uniform"].get<float>());
+    EXPECT_EQ(igpt_uniform(std::stoull(one["seed"].get<std::string>()), one["sample"], one["position"]),
+              one["uniform"].get<float>());
 }
 
 TEST(Golden, Info) {
@@ -126,12 +130,16 @@ TEST(Golden, HostLoop) {
       EXPECT_EQ(step->total, expected.total);
       return 0;
     };
-    ASSERT_EQ(igpt_generate(model, primer.data(), keep, &options, on_step, &seen, tokens.data(), tokens.size(), &model.error),
-              IGPT_OK) << model.error.message;
+    ASSERT_EQ(
+        igpt_generate(model, primer.data(), keep, &options, on_step, &seen, tokens.data(), tokens.size(), &model.error),
+        IGPT_OK)
+        << model.error.message;
     EXPECT_EQ(seen.drawn, seen.total);
     for (size_t i = 0; i < static_cast<size_t>(options.n); i++)
-      EXPECT_EQ(nlohmann::json(std::vector<int64_t>(tokens.begin() + static_cast<long>(64 * i), tokens.begin() + static_cast<long>(64 * i + 64))),
-                one["tokens"][i]) << one.dump();
+      EXPECT_EQ(nlohmann::json(std::vector<int64_t>(tokens.begin() + static_cast<long>(64 * i),
+                                                    tokens.begin() + static_cast<long>(64 * i + 64))),
+                one["tokens"][i])
+          << one.dump();
   }
 }
 
@@ -139,7 +147,7 @@ TEST(Golden, OneCallAndSteps) {
   Opened model(golden_bundle());
   int done = 0;
   for (const auto &one : cases()["completions"]) {
-    if (one["keep"].get<int>() % 8 || one["keep"] == 64) continue; // whole rows, but not all
+    if (one["keep"].get<int>() % 8 || one["keep"] == 64) continue;  // whole rows, but not all
     const igpt_sampling_options options = sampling_of(one);
     const Picture picture(one["picture"]);
     const igpt_image image = picture.image();
@@ -147,18 +155,23 @@ TEST(Golden, OneCallAndSteps) {
     std::vector<int64_t> tokens(n * 64), steps(n * 64);
     std::vector<uint8_t> rgb(n * 192), painted(n * 192), expected(n * 192);
     const int64_t rows = one["keep"].get<int64_t>() / 8;
-    ASSERT_EQ(igpt_complete(model, &image, rows, &options, rgb.data(), rgb.size(), tokens.data(), tokens.size(), &model.error),
-              IGPT_OK) << model.error.message;
+    ASSERT_EQ(igpt_complete(model, &image, rows, &options, rgb.data(), rgb.size(), tokens.data(), tokens.size(),
+                            &model.error),
+              IGPT_OK)
+        << model.error.message;
     for (size_t i = 0; i < n; i++)
       for (size_t j = 0; j < 64; j++) ASSERT_EQ(tokens[64 * i + j], one["tokens"][i][j]);
     ASSERT_EQ(igpt_images(model, tokens.data(), n, expected.data(), expected.size(), &model.error), IGPT_OK);
     EXPECT_EQ(rgb, expected);
-    ASSERT_EQ(igpt_complete_steps(model, &image, rows, &options, nullptr, nullptr, painted.data(), painted.size(), steps.data(),
-                                  steps.size(), &model.error), IGPT_OK) << model.error.message;
+    ASSERT_EQ(igpt_complete_steps(model, &image, rows, &options, nullptr, nullptr, painted.data(), painted.size(),
+                                  steps.data(), steps.size(), &model.error),
+              IGPT_OK)
+        << model.error.message;
     EXPECT_EQ(steps, tokens);
     EXPECT_EQ(painted, rgb);
-    std::fill(painted.begin(), painted.end(), uint8_t{0}); // and one without the other
-    ASSERT_EQ(igpt_complete(model, &image, rows, &options, painted.data(), painted.size(), nullptr, 0, nullptr), IGPT_OK);
+    std::fill(painted.begin(), painted.end(), uint8_t{0});  // and one without the other
+    ASSERT_EQ(igpt_complete(model, &image, rows, &options, painted.data(), painted.size(), nullptr, 0, nullptr),
+              IGPT_OK);
     EXPECT_EQ(painted, rgb);
     done++;
   }
@@ -173,7 +186,8 @@ TEST(Golden, ClassifyFeaturesScore) {
     std::vector<float> probabilities(3), features(4 * 32), nats(64);
     double mean, alone;
     ASSERT_EQ(igpt_classify(model, &image, probabilities.data(), 3, &model.error), IGPT_OK) << model.error.message;
-    ASSERT_EQ(igpt_features(model, &image, features.data(), features.size(), &model.error), IGPT_OK) << model.error.message;
+    ASSERT_EQ(igpt_features(model, &image, features.data(), features.size(), &model.error), IGPT_OK)
+        << model.error.message;
     ASSERT_EQ(igpt_score(model, &image, nats.data(), 64, &mean, &model.error), IGPT_OK) << model.error.message;
     for (size_t i = 0; i < 3; i++) EXPECT_NEAR(probabilities[i], one["probabilities"][i].get<double>(), 1e-4);
     for (size_t i = 0; i < 128; i++) EXPECT_NEAR(features[i], one["features"][i / 32][i % 32].get<double>(), 1e-4);
@@ -201,8 +215,10 @@ TEST(Golden, AnyNumberOfRows) {
       for (int64_t n : {8, 1, 3}) {
         options.n = n;
         std::vector<int64_t> tokens(static_cast<size_t>(n) * positions);
-        ASSERT_EQ(igpt_generate(model, primer.data(), length, &options, nullptr, nullptr, tokens.data(), tokens.size(), &model.error),
-                  IGPT_OK) << model.error.message;
+        ASSERT_EQ(igpt_generate(model, primer.data(), length, &options, nullptr, nullptr, tokens.data(), tokens.size(),
+                                &model.error),
+                  IGPT_OK)
+            << model.error.message;
         if (n == 8) all = tokens;
         EXPECT_TRUE(std::equal(tokens.begin(), tokens.end(), all.begin())) << bundle << " " << length << " " << n;
       }
@@ -223,9 +239,12 @@ TEST(Golden, DemoInBothWays) {
   for (uint64_t seed = 0; seed < 3; seed++) {
     igpt_sampling_options options = IGPT_SAMPLING_OPTIONS_INIT;
     options.n = 4, options.seed = seed;
-    ASSERT_EQ(igpt_complete(model, &image, info.height / 2, &options, nullptr, 0, one.data(), count, &model.error), IGPT_OK);
-    ASSERT_EQ(igpt_complete_steps(model, &image, info.height / 2, &options, nullptr, nullptr, nullptr, 0, other.data(), count, &model.error),
-              IGPT_OK) << model.error.message;
+    ASSERT_EQ(igpt_complete(model, &image, info.height / 2, &options, nullptr, 0, one.data(), count, &model.error),
+              IGPT_OK);
+    ASSERT_EQ(igpt_complete_steps(model, &image, info.height / 2, &options, nullptr, nullptr, nullptr, 0, other.data(),
+                                  count, &model.error),
+              IGPT_OK)
+        << model.error.message;
     EXPECT_EQ(one, other);
   }
 }

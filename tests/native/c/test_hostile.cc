@@ -21,7 +21,8 @@ TEST(Hostile, Preprocess) {
   const std::vector<float> floats(64, 1);
   const std::vector<double> doubles(64, 1);
   const auto constant = [](const Bytes &value, int type, const Dims &declared) {
-    return GraphFile{{node("Identity", {"c"}, {"tokens"})}, {value}, {picture_input}, {value_info("tokens", type, declared)}};
+    return GraphFile{
+        {node("Identity", {"c"}, {"tokens"})}, {value}, {picture_input}, {value_info("tokens", type, declared)}};
   };
   EXPECT_EQ(tokens_of(constant(initializer("c", INT64, {64}, good), INT64, {64}), &error), IGPT_OK) << error.message;
   EXPECT_EQ(tokens_of(constant(initializer("c", INT64, {64}, good), INT64, {-1}), &error), IGPT_OK) << error.message;
@@ -30,7 +31,8 @@ TEST(Hostile, Preprocess) {
   EXPECT_FAILS(IGPT_ERROR_RUNTIME, tokens_of(constant(initializer("c", INT64, {640}, many), INT64, {-1}), &error));
   EXPECT_FAILS(IGPT_ERROR_RUNTIME, tokens_of(constant(initializer("c", INT64, {640}, many), INT64, {640}), &error));
   EXPECT_FAILS(IGPT_ERROR_RUNTIME, tokens_of(constant(initializer("c", INT64, {8, 8}, good), INT64, {8, 8}), &error));
-  EXPECT_FAILS(IGPT_ERROR_RUNTIME, tokens_of(constant(initializer("c", INT64, {}, std::vector<int64_t>{3}), INT64, {}), &error));
+  EXPECT_FAILS(IGPT_ERROR_RUNTIME,
+               tokens_of(constant(initializer("c", INT64, {}, std::vector<int64_t>{3}), INT64, {}), &error));
   EXPECT_FAILS(IGPT_ERROR_RUNTIME, tokens_of(constant(initializer("c", FLOAT, {64}, floats), FLOAT, {64}), &error));
   EXPECT_FAILS(IGPT_ERROR_RUNTIME, tokens_of(constant(initializer("c", DOUBLE, {64}, doubles), DOUBLE, {64}), &error));
   // Another name, another input, one too many, a sequence, the input itself, a constant itself.
@@ -45,8 +47,15 @@ TEST(Hostile, Preprocess) {
   graph.inputs = {picture_input, value_info("more", INT64, {64})};
   graph.nodes = {node("Identity", {"more"}, {"tokens"})};
   EXPECT_FAILS(IGPT_ERROR_RUNTIME, tokens_of(graph, &error));
-  const Bytes sequence = Proto().text(1, "tokens").text(2, Proto().text(4, Proto().text(1, Proto().text(1, Proto().number(1, INT64).bytes).bytes).bytes).bytes).bytes;
-  graph = {{node("SequenceConstruct", {"c"}, {"tokens"})}, {initializer("c", INT64, {64}, good)}, {picture_input}, {sequence}};
+  const Bytes sequence =
+      Proto()
+          .text(1, "tokens")
+          .text(2, Proto().text(4, Proto().text(1, Proto().text(1, Proto().number(1, INT64).bytes).bytes).bytes).bytes)
+          .bytes;
+  graph = {{node("SequenceConstruct", {"c"}, {"tokens"})},
+           {initializer("c", INT64, {64}, good)},
+           {picture_input},
+           {sequence}};
   EXPECT_FAILS(IGPT_ERROR_RUNTIME, tokens_of(graph, &error));
   graph = {{}, {initializer("tokens", INT64, {64}, good)}, {picture_input}, {value_info("tokens", INT64, {64})}};
   EXPECT_EQ(tokens_of(graph, &error), IGPT_OK) << error.message;
@@ -57,7 +66,10 @@ TEST(Hostile, Features) {
   std::vector<float> values(128, 1), to(128);
   for (float value : {1.0f, std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
     values[77] = value;
-    GraphFile graph{{node("Identity", {"c"}, {"features"})}, {initializer("c", FLOAT, {4, 32}, values)}, {picture_input}, {value_info("features", FLOAT, {-1, 32})}};
+    GraphFile graph{{node("Identity", {"c"}, {"features"})},
+                    {initializer("c", FLOAT, {4, 32}, values)},
+                    {picture_input},
+                    {value_info("features", FLOAT, {-1, 32})}};
     InMemory model({{"features", graph.build("features")}});
     ASSERT_EQ(model.status, IGPT_OK) << model.error.message;
     if (value == 1) {
@@ -72,7 +84,9 @@ TEST(Hostile, Features) {
 struct Decode {
   std::vector<Bytes> next{node("Mul", {"input_ids", "zero"}, {"next_ids"})};
   std::vector<Bytes> logits{node("Identity", {"flat"}, {"logits"})};
-  std::function<Bytes(std::string, std::string)> present = [](auto past, auto out) { return node("Identity", {past}, {out}); };
+  std::function<Bytes(std::string, std::string)> present = [](auto past, auto out) {
+    return node("Identity", {past}, {out});
+  };
   int next_type = INT64, logits_type = FLOAT, present_type = FLOAT, layers = 3;
   Dims next_dims{-1, 1}, present_dims{-1, 4, -1, 8};
   std::vector<float> values = std::vector<float>(8 * 16);
@@ -80,7 +94,8 @@ struct Decode {
 
   igpt_status draw(igpt_error *error) const {
     GraphFile graph;
-    graph.initializers = {initializer("zero", INT64, {1}, std::vector<int64_t>{0}), initializer("flat", FLOAT, {8, 16}, values)};
+    graph.initializers = {initializer("zero", INT64, {1}, std::vector<int64_t>{0}),
+                          initializer("flat", FLOAT, {8, 16}, values)};
     graph.inputs = {value_info("input_ids", INT64, {-1, -1}), value_info("past_length", INT64, {}),
                     value_info("uniform", FLOAT, {-1}),       value_info("temperature", FLOAT, {}),
                     value_info("top_k", INT64, {}),           value_info("top_p", FLOAT, {})};
@@ -113,20 +128,18 @@ TEST(Hostile, Decode) {
     EXPECT_FAILS(expected, graph.draw(&error));
   };
   EXPECT_EQ(Decode().draw(&error), IGPT_OK) << error.message;
-  fails(IGPT_ERROR_BUNDLE, [](auto &g) { g.next = {node("Identity", {"input_ids"}, {"next_ids"})}; }); // sos
+  fails(IGPT_ERROR_BUNDLE, [](auto &g) { g.next = {node("Identity", {"input_ids"}, {"next_ids"})}; });  // sos
   fails(IGPT_ERROR_BUNDLE, [&](auto &g) { g.values[5] = nan; });
-  fails(IGPT_ERROR_RUNTIME, [](auto &g) {
-    g.next = {node("Cast", {"input_ids"}, {"next_ids"}, "to", DOUBLE)}, g.next_type = DOUBLE;
-  });
+  fails(IGPT_ERROR_RUNTIME,
+        [](auto &g) { g.next = {node("Cast", {"input_ids"}, {"next_ids"}, "to", DOUBLE)}, g.next_type = DOUBLE; });
   fails(IGPT_ERROR_RUNTIME, [](auto &g) {
     g.next = {node("Concat", {"input_ids", "input_ids"}, {"next_ids"}, "axis", 0)};
   });
   fails(IGPT_ERROR_RUNTIME, [](auto &g) {
     g.next = {node("Concat", {"input_ids", "input_ids"}, {"next_ids"}, "axis", 1)}, g.next_dims = {-1, -1};
   });
-  fails(IGPT_ERROR_RUNTIME, [](auto &g) {
-    g.logits = {node("Cast", {"flat"}, {"logits"}, "to", DOUBLE)}, g.logits_type = DOUBLE;
-  });
+  fails(IGPT_ERROR_RUNTIME,
+        [](auto &g) { g.logits = {node("Cast", {"flat"}, {"logits"}, "to", DOUBLE)}, g.logits_type = DOUBLE; });
   fails(IGPT_ERROR_RUNTIME, [](auto &g) { g.logits = {node("Concat", {"flat", "flat"}, {"logits"}, "axis", 0)}; });
   fails(IGPT_ERROR_RUNTIME, [](auto &g) {
     g.present = [](auto past, auto out) { return node("Cast", {past}, {out}, "to", DOUBLE); }, g.present_type = DOUBLE;
@@ -152,8 +165,9 @@ TEST(Hostile, Sizes) {
   fails(IGPT_ERROR_RUNTIME, {{"igpt.kv_cache", "fp16"}});
   fails(IGPT_ERROR_RUNTIME, {{"igpt.kv_cache", "int8"}});
   fails(IGPT_ERROR_RUNTIME, {{"igpt.sos", "17"}});
-  InMemory model({{"postprocess", with(read(golden_bundle() + "/postprocess.onnx"),
-                                       {{"igpt.height", "4096"}, {"igpt.width", "4096"}, {"igpt.n_positions", "16777216"}})}});
+  InMemory model(
+      {{"postprocess", with(read(golden_bundle() + "/postprocess.onnx"),
+                            {{"igpt.height", "4096"}, {"igpt.width", "4096"}, {"igpt.n_positions", "16777216"}})}});
   ASSERT_EQ(model.status, IGPT_OK) << model.error.message;
   std::vector<int64_t> tokens(64);
   std::vector<uint8_t> rgb(192);

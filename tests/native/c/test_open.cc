@@ -21,15 +21,18 @@ TEST(Open, FromMemory) {
   ASSERT_EQ(model.status, IGPT_OK) << model.error.message;
   Opened other(bundle);
   std::vector<int64_t> one(512), two(512), three(512);
-  ASSERT_EQ(igpt_complete(model, &picture, 3, nullptr, nullptr, 0, one.data(), 512, &model.error), IGPT_OK) << model.error.message;
-  ASSERT_EQ(igpt_complete_steps(model, &picture, 3, nullptr, nullptr, nullptr, nullptr, 0, two.data(), 512, &model.error), IGPT_OK)
+  ASSERT_EQ(igpt_complete(model, &picture, 3, nullptr, nullptr, 0, one.data(), 512, &model.error), IGPT_OK)
+      << model.error.message;
+  ASSERT_EQ(
+      igpt_complete_steps(model, &picture, 3, nullptr, nullptr, nullptr, nullptr, 0, two.data(), 512, &model.error),
+      IGPT_OK)
       << model.error.message;
   ASSERT_EQ(igpt_complete(other, &picture, 3, nullptr, nullptr, 0, three.data(), 512, &other.error), IGPT_OK);
   EXPECT_EQ(one, two);
   EXPECT_EQ(one, three);
   igpt_error error;
   float values[3];
-  EXPECT_FAILS(IGPT_ERROR_BUNDLE, igpt_classify(model, &picture, values, 3, &error)); // not among the graphs
+  EXPECT_FAILS(IGPT_ERROR_BUNDLE, igpt_classify(model, &picture, values, 3, &error));  // not among the graphs
 }
 
 TEST(Open, FromMemoryWithoutWeights) {
@@ -41,7 +44,8 @@ TEST(Open, FromMemoryWithoutWeights) {
   InMemory there({{"complete", read("complete.onnx")}});
   EXPECT_EQ(there.status, IGPT_ERROR_BUNDLE) << there.error.message;
   fs::current_path(before);
-  InMemory cut({{"complete", read(golden_bundle() + "/complete.onnx")}}, read(golden_bundle() + "/weights.safetensors").substr(0, 1000));
+  InMemory cut({{"complete", read(golden_bundle() + "/complete.onnx")}},
+               read(golden_bundle() + "/weights.safetensors").substr(0, 1000));
   EXPECT_EQ(cut.status, IGPT_ERROR_BUNDLE) << cut.error.message;
 }
 
@@ -62,7 +66,7 @@ TEST(Open, FromMemoryWrongArguments) {
   list[0] = {nullptr, graph.data(), graph.size()};
   EXPECT_FAILS(IGPT_ERROR_OPTION, igpt_open_memory(list, 1, nullptr, 0, &options, &model, &error));
   list[0] = {"preprocess", graph.data(), graph.size()};
-  EXPECT_FAILS(IGPT_ERROR_BUNDLE, igpt_open_memory(list, 1, nullptr, 0, &options, &model, &error)); // another graph
+  EXPECT_FAILS(IGPT_ERROR_BUNDLE, igpt_open_memory(list, 1, nullptr, 0, &options, &model, &error));  // another graph
   list[0] = {"postprocess", graph.data(), graph.size() / 2};
   EXPECT_FAILS(IGPT_ERROR_BUNDLE, igpt_open_memory(list, 1, nullptr, 0, &options, &model, &error));
   EXPECT_EQ(model, nullptr);
@@ -71,7 +75,7 @@ TEST(Open, FromMemoryWrongArguments) {
 TEST(Open, SingleGraph) {
   igpt_error error;
   {
-    Opened model(golden_bundle() + "/complete.onnx"); // with its weights beside it
+    Opened model(golden_bundle() + "/complete.onnx");  // with its weights beside it
     ASSERT_EQ(model.status, IGPT_OK) << model.error.message;
     EXPECT_EQ(try_complete(model, &error), IGPT_OK) << error.message;
     EXPECT_EQ(igpt_has_graph(model, "complete"), 1);
@@ -79,7 +83,7 @@ TEST(Open, SingleGraph) {
     EXPECT_FAILS(IGPT_ERROR_BUNDLE, igpt_score(model, &picture, nullptr, 0, nullptr, &error));
   }
   Folder folder;
-  fs::copy_file(golden_bundle() + "/postprocess.onnx", folder / "paint.bin"); // which has no weights, by another name
+  fs::copy_file(golden_bundle() + "/postprocess.onnx", folder / "paint.bin");  // which has no weights, by another name
   Opened model(folder / "paint.bin");
   ASSERT_EQ(model.status, IGPT_OK) << model.error.message;
   std::vector<int64_t> tokens(64);
@@ -90,7 +94,7 @@ TEST(Open, SingleGraph) {
   Opened bare("paint.bin");
   EXPECT_EQ(bare.status, IGPT_OK) << bare.error.message;
   fs::current_path(before);
-  fs::copy_file(golden_bundle() + "/complete.onnx", folder / "complete.onnx"); // without its weights
+  fs::copy_file(golden_bundle() + "/complete.onnx", folder / "complete.onnx");  // without its weights
   Opened alone(folder / "complete.onnx");
   EXPECT_EQ(alone.status, IGPT_ERROR_BUNDLE);
   expect_message(alone.error);
@@ -98,7 +102,8 @@ TEST(Open, SingleGraph) {
 
 TEST(Open, Nothing) {
   Folder folder;
-  for (const std::string &path : {folder / "missing", folder.path.string(), std::string(""), std::string("/dev/null"), golden() + "/cases.json"}) {
+  for (const std::string &path : {folder / "missing", folder.path.string(), std::string(""), std::string("/dev/null"),
+                                  golden() + "/cases.json"}) {
     Opened model(path);
     EXPECT_EQ(model.status, IGPT_ERROR_BUNDLE) << path;
     expect_message(model.error);
@@ -108,7 +113,7 @@ TEST(Open, Nothing) {
   igpt_error error;
   EXPECT_FAILS(IGPT_ERROR_BUNDLE, igpt_open(nullptr, &options, &model, &error));
   EXPECT_FAILS(IGPT_ERROR_OPTION, igpt_open(golden_bundle().c_str(), &options, nullptr, &error));
-  EXPECT_EQ(igpt_open(folder.path.c_str(), &options, &model, nullptr), IGPT_ERROR_BUNDLE); // nobody asks why
+  EXPECT_EQ(igpt_open(folder.path.c_str(), &options, &model, nullptr), IGPT_ERROR_BUNDLE);  // nobody asks why
 }
 
 TEST(Open, Options) {
@@ -124,7 +129,7 @@ TEST(Open, Options) {
     EXPECT_FAILS(IGPT_ERROR_OPTION, igpt_open(golden_bundle().c_str(), &options, &model, &error));
   }
   auto options = open_options();
-  options.provider = IGPT_CUDA; // the library of the tests has none
+  options.provider = IGPT_CUDA;  // the library of the tests has none
   EXPECT_FAILS(IGPT_ERROR_RUNTIME, igpt_open(golden_bundle().c_str(), &options, &model, &error));
   options = open_options();
   options.threads = 2, options.spinning = 1, options.no_memory_arena = 1, options.no_verify = 1;
@@ -145,7 +150,7 @@ TEST(Open, Libraries) {
     }
   }
   auto options = open_options();
-  options.library = IGPT_OTHER_ORT; // calls itself 1.18.0, which is older than the bundle's minimum
+  options.library = IGPT_OTHER_ORT;  // calls itself 1.18.0, which is older than the bundle's minimum
   EXPECT_FAILS(IGPT_ERROR_RUNTIME, igpt_open(golden_bundle().c_str(), &options, &model, &error));
   EXPECT_NE(std::strstr(error.message, "1.18.0"), nullptr) << error.message;
 }
@@ -178,7 +183,7 @@ TEST(Open, Weights) {
     auto options = open_options();
     options.no_verify = !verify;
     Opened model(folder.path, options);
-    ASSERT_EQ(model.status, IGPT_OK) << model.error.message; // postprocess needs none
+    ASSERT_EQ(model.status, IGPT_OK) << model.error.message;  // postprocess needs none
     if (expected) {
       EXPECT_FAILS(expected, try_complete(model, &error));
       EXPECT_FAILS(expected, try_generate(model, &error));
@@ -190,11 +195,11 @@ TEST(Open, Weights) {
     }
   };
   check(IGPT_OK);
-  weights[weights.size() - 7] = static_cast<char>(weights[weights.size() - 7] ^ 1); // one bit
+  weights[weights.size() - 7] = static_cast<char>(weights[weights.size() - 7] ^ 1);  // one bit
   write(path, weights);
   check(IGPT_ERROR_BUNDLE);
   check(IGPT_OK, false);
-  write(path, weights.substr(0, weights.size() / 2)); // of which ONNX Runtime tells first
+  write(path, weights.substr(0, weights.size() / 2));  // of which ONNX Runtime tells first
   check(IGPT_ERROR_BUNDLE, true, false);
   write(path, "");
   check(IGPT_ERROR_BUNDLE, true, false);
@@ -225,7 +230,7 @@ TEST(Open, PartsOfTwoBundles) {
   fs::copy_file(demo() + "/complete.onnx", folder / "complete.onnx", fs::copy_options::overwrite_existing);
   Opened model(folder.path);
   EXPECT_FAILS(IGPT_ERROR_BUNDLE, try_complete(model, &error));
-  Folder other; // graphs that name other weights
+  Folder other;  // graphs that name other weights
   other.copy(golden_bundle());
   write(other / "score.onnx", with(read(other / "score.onnx"), {{"igpt.weights_sha256", std::string(64, 'a')}}));
   Opened mixed(other.path);
@@ -236,7 +241,7 @@ TEST(Open, PartsOfTwoBundles) {
 TEST(Open, Links) {
   igpt_error error;
   const std::string bundle = fs::absolute(golden_bundle());
-  { // to a foreign file, a pipe, a directory, in a circle, to nothing
+  {  // to a foreign file, a pipe, a directory, in a circle, to nothing
     for (int i = 0; i < 6; i++) {
       Folder folder;
       folder.copy(bundle);
@@ -263,15 +268,16 @@ TEST(Open, Links) {
     fs::create_directories(snapshot);
     fs::create_directories(cache.path / "elsewhere");
     if (i == 1)
-      fs::create_symlink("elsewhere", cache.path / "blobs"); // a link itself
+      fs::create_symlink("elsewhere", cache.path / "blobs");  // a link itself
     else if (i != 2)
       fs::create_directory(cache.path / "blobs");
     const fs::path store = i == 2 ? cache.path / "elsewhere" : cache.path / "blobs";
     for (const auto &entry : fs::directory_iterator(bundle)) {
       fs::copy_file(entry.path(), store / (entry.path().filename().string() + ".blob"));
-      fs::create_symlink(fs::path("../..") / store.filename() / (entry.path().filename().string() + ".blob"), snapshot / entry.path().filename());
+      fs::create_symlink(fs::path("../..") / store.filename() / (entry.path().filename().string() + ".blob"),
+                         snapshot / entry.path().filename());
     }
-    if (i == 3) { // the weights are no link
+    if (i == 3) {  // the weights are no link
       fs::remove(snapshot / "weights.safetensors");
       fs::copy_file(bundle + "/weights.safetensors", snapshot / "weights.safetensors");
     }
@@ -319,7 +325,7 @@ TEST(Open, Metadata) {
     for (const auto &value : values) EXPECT_EQ(opened(key, value), IGPT_ERROR_BUNDLE) << key << "=" << value;
   EXPECT_EQ(opened("onnxruntime_minimum", "99.0"), IGPT_ERROR_RUNTIME);
   EXPECT_EQ(opened("onnxruntime_minimum", "1.99"), IGPT_ERROR_RUNTIME);
-  EXPECT_EQ(opened("labels", "65536"), IGPT_OK); // of which most are empty
+  EXPECT_EQ(opened("labels", "65536"), IGPT_OK);  // of which most are empty
   EXPECT_EQ(opened("unknown", "anything"), IGPT_OK);
   InMemory none({{"postprocess", GraphFile{{}, {}, {}, {}}.build("x").substr(0, 2)}});
   EXPECT_EQ(none.status, IGPT_ERROR_BUNDLE);
@@ -332,7 +338,8 @@ TEST(Open, RecommendedSampling) {
     double value;
   } texts[] = {{"0.95", 0.95}, {"1e-05", 1e-5}, {"0.1", 0.1}, {"1", 1}, {"0.30000000000000004", 0.3}, {"2.5e-1", 0.25}};
   for (const auto &one : texts) {
-    InMemory model({{"postprocess", with(graph, {{"igpt.top_p", one.text}, {"igpt.temperature", one.text}, {"igpt.top_k", "40"}})}});
+    InMemory model({{"postprocess",
+                     with(graph, {{"igpt.top_p", one.text}, {"igpt.temperature", one.text}, {"igpt.top_k", "40"}})}});
     igpt_model_info info = IGPT_MODEL_INFO_INIT;
     ASSERT_EQ(igpt_info(model, &info, nullptr), IGPT_OK) << model.error.message;
     EXPECT_EQ(static_cast<float>(info.top_p), static_cast<float>(one.value));
@@ -347,17 +354,27 @@ TEST(Open, RecommendedSampling) {
   Opened greedy(folder.path), plain(golden_bundle());
   igpt_error error;
   std::vector<int64_t> one(512), two(512);
-  ASSERT_EQ(igpt_generate(greedy, nullptr, 0, nullptr, nullptr, nullptr, one.data(), 512, &error), IGPT_OK) << error.message;
+  ASSERT_EQ(igpt_generate(greedy, nullptr, 0, nullptr, nullptr, nullptr, one.data(), 512, &error), IGPT_OK)
+      << error.message;
   igpt_sampling_options options = IGPT_SAMPLING_OPTIONS_INIT;
   options.temperature = 0;
-  ASSERT_EQ(igpt_generate(plain, nullptr, 0, &options, nullptr, nullptr, two.data(), 512, &error), IGPT_OK) << error.message;
+  ASSERT_EQ(igpt_generate(plain, nullptr, 0, &options, nullptr, nullptr, two.data(), 512, &error), IGPT_OK)
+      << error.message;
   EXPECT_EQ(one, two);
 }
 
 TEST(Open, MessagesObeyNobody) {
   Folder folder;
-  Opened model(folder / "a\nb\x1b[31m\xc2\x9b");
+  Opened model(folder / "a\nb\x1b[31m\xc2\x9b-\xff-\xe2\x82-\xe2\x82\xac-\xed\x9f\xbf");
   EXPECT_EQ(model.status, IGPT_ERROR_BUNDLE);
   for (const char *c = model.error.message; *c; c++) EXPECT_GE(static_cast<unsigned char>(*c), 32);
-  EXPECT_EQ(std::strstr(model.error.message, "\xc2\x9b"), nullptr);
+  EXPECT_NE(std::strstr(model.error.message, "a b [31m  -?-?\x3f-\xe2\x82\xac-\xed\x9f\xbf"), nullptr)
+      << model.error.message;
+  std::string name;  // one that is cut off within a character
+  for (int i = 0; i < 2000; i++) name += "\xe2\x82\xac";
+  for (int i = 0; i < 3; i++) {
+    Opened cut(std::string(static_cast<size_t>(i), 'x') + name);
+    EXPECT_EQ(cut.status, IGPT_ERROR_BUNDLE);
+    EXPECT_NO_THROW(nlohmann::json(cut.error.message).dump());  // which takes UTF-8 only
+  }
 }

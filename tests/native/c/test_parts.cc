@@ -16,7 +16,7 @@ static std::string sha256(const Bytes &data) {
   return hex;
 }
 
-TEST(Parts, Sha256) { // of FIPS 180-4, and lengths around the borders of a block, from another implementation
+TEST(Parts, Sha256) {  // of FIPS 180-4, and lengths around the borders of a block, from another implementation
   EXPECT_EQ(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   EXPECT_EQ(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_EQ(sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
@@ -28,12 +28,15 @@ TEST(Parts, Sha256) { // of FIPS 180-4, and lengths around the borders of a bloc
   EXPECT_EQ(sha256(Bytes(64, 'a')), "ffe054fe7ae0cb6dc65c3af9b61d5209f439851db43d0ba5997337df154668eb");
 }
 
-TEST(Parts, Version) { EXPECT_STREQ(igpt_version(), IGPT_VERSION); }
+TEST(Parts, Version) {
+  EXPECT_STREQ(igpt_version(), IGPT_VERSION);
+}
 
 TEST(Parts, PositionsOfFunctions) {
 #ifdef IGPT_HAS_ORT_HEADER
   ASSERT_EQ(igpt_own_count, igpt_official_count);
-  for (size_t i = 0; i < igpt_own_count; i++) EXPECT_EQ(igpt_own_positions[i], igpt_official_positions[i]) << igpt_own_names[i];
+  for (size_t i = 0; i < igpt_own_count; i++)
+    EXPECT_EQ(igpt_own_positions[i], igpt_official_positions[i]) << igpt_own_names[i];
 #else
   GTEST_SKIP() << "set IGPT_ORT_INCLUDE to the folder of onnxruntime_c_api.h";
 #endif

@@ -28,9 +28,11 @@ TEST_F(Threads, CancelBefore) {
   igpt_run *run = nullptr;
   EXPECT_FAILS(IGPT_ERROR_CANCELLED, igpt_start(model, nullptr, 0, &options, &run, &error));
   EXPECT_FAILS(IGPT_ERROR_CANCELLED, igpt_complete(model, &image, 2, &options, nullptr, 0, tokens.data(), 512, &error));
-  EXPECT_FAILS(IGPT_ERROR_CANCELLED, igpt_complete_steps(model, &image, 2, &options, nullptr, nullptr, nullptr, 0, tokens.data(), 512, &error));
-  options.canceller = nullptr; // the model goes on
-  EXPECT_EQ(igpt_complete(model, &image, 2, &options, nullptr, 0, tokens.data(), 512, &error), IGPT_OK) << error.message;
+  EXPECT_FAILS(IGPT_ERROR_CANCELLED, igpt_complete_steps(model, &image, 2, &options, nullptr, nullptr, nullptr, 0,
+                                                         tokens.data(), 512, &error));
+  options.canceller = nullptr;  // the model goes on
+  EXPECT_EQ(igpt_complete(model, &image, 2, &options, nullptr, 0, tokens.data(), 512, &error), IGPT_OK)
+      << error.message;
 }
 
 TEST_F(Threads, CancelBetweenSteps) {
@@ -46,7 +48,7 @@ TEST_F(Threads, CancelBetweenSteps) {
   igpt_finish(&run);
 }
 
-TEST_F(Threads, CancelWithinAStep) { // one call of the demo for many pictures takes long
+TEST_F(Threads, CancelWithinAStep) {  // one call of the demo for many pictures takes long
   Opened model(demo());
   cancellable(model);
   options.n = 2048;
@@ -55,7 +57,8 @@ TEST_F(Threads, CancelWithinAStep) { // one call of the demo for many pictures t
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
     igpt_cancel(canceller);
   });
-  EXPECT_FAILS(IGPT_ERROR_CANCELLED, igpt_complete(model, &image, 0, &options, nullptr, 0, tokens.data(), tokens.size(), &error));
+  EXPECT_FAILS(IGPT_ERROR_CANCELLED,
+               igpt_complete(model, &image, 0, &options, nullptr, 0, tokens.data(), tokens.size(), &error));
   other.join();
 }
 
@@ -79,7 +82,8 @@ static std::vector<int64_t> drawn(igpt_model *model, uint64_t seed) {
   igpt_sampling_options options = IGPT_SAMPLING_OPTIONS_INIT;
   options.seed = seed;
   std::vector<int64_t> tokens(512);
-  EXPECT_EQ(igpt_generate(model, nullptr, 0, &options, nullptr, nullptr, tokens.data(), 512, &error), IGPT_OK) << error.message;
+  EXPECT_EQ(igpt_generate(model, nullptr, 0, &options, nullptr, nullptr, tokens.data(), 512, &error), IGPT_OK)
+      << error.message;
   return tokens;
 }
 
