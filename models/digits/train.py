@@ -24,7 +24,7 @@ from models.training.palette import Floats
 SIZE = Size(digits.SIDE, n_clusters=256, n_layer=6, n_embd=128, n_head=4)
 RECIPE = Recipe(steps=2600, batch=32)
 CLASSES = 10
-FINE_TUNING = Recipe(steps=600, batch=32, muon_rate=4e-3, adam_rate=1.2e-3, warmup=50, decay=0.8)
+FINE_TUNING = Recipe(steps=900, batch=32, muon_rate=4e-3, adam_rate=1.2e-3, warmup=50, decay=0.8)
 SNAPSHOTS = (50, 100, 200, 400, 800)  # steps after which --snapshots keeps a checkpoint, besides the last
 _SOFT = 0.25  # share of pictures that are softened
 _HELD_OUT_SEED, _FINE_TUNING = 900, 901

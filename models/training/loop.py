@@ -17,6 +17,7 @@ from igpt_runtime.errors import OptionError
 
 _REPORT, _KEEP = 50, 200  # steps between lines, and between states on the disk
 _BATCH = 16  # sequences measured at once
+_CLASSES = 0.2  # weight of the classifier's loss: with 1 the likelihood suffers
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def train(
 ) -> None:
     """Train in place: to predict the next token, and if the model has a classifier also the label.
 
-    The classifier reads the mean of the last hidden state, and the loss is the sum of both: the paper's fine-tuning.
+    The classifier reads the mean of the last hidden state, and the losses are added: the paper's fine-tuning.
 
     batches: tokens [batch, n_positions] of a step, always the same for the same step, and labels [batch] for a
     classifier. state: the file that an interrupted run goes on from; it stays there. after: called with the number of
@@ -96,7 +97,7 @@ def train(
             logits, classes = forward(prepend_sos(tokens, model.config.sos))
             loss = functional.cross_entropy(logits.float().flatten(0, 1), tokens.long().flatten())
             if classes is not None and labels is not None:
-                loss = loss + functional.cross_entropy(classes, labels)
+                loss = loss + _CLASSES * functional.cross_entropy(classes, labels)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:

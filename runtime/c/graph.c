@@ -62,7 +62,7 @@ void igpt_check(igpt_call *call, OrtStatus *status) {
 
 void igpt_load(igpt_call *call) {
   igpt_model *model = call->model;
-  const char *library = model->options.library;
+  const char *library = model->options.library && *model->options.library ? model->options.library : NULL;
   const OrtApiBase *(ORT_API_CALL *base)(void);
   void *symbol = igpt_symbol(library, "OrtGetApiBase");
   if (!symbol) {
@@ -80,7 +80,9 @@ void igpt_load(igpt_call *call) {
   char **providers = NULL;
   int count = 0;
   bool cuda = model->options.provider != IGPT_CUDA;
+  igpt_acquire(igpt_environment_lock());
   ORT(call, CreateEnv(ORT_LOGGING_LEVEL_FATAL, "igpt", &model->env)); /* what goes wrong is told by errors alone */
+  igpt_release(igpt_environment_lock());
   ORT(call, DisableTelemetryEvents(model->env));
   ORT(call, CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &model->memory));
   ORT(call, GetAllocatorWithDefaultOptions(&model->allocator));

@@ -33,7 +33,9 @@ static void destroy(igpt_model *model) {
     free(model->paths[id]);
   }
   if (model->memory) model->ort->ReleaseMemoryInfo(model->memory);
+  igpt_acquire(igpt_environment_lock());
   if (model->env) model->ort->ReleaseEnv(model->env);
+  igpt_release(igpt_environment_lock());
   for (char **label = model->labels; label && *label; label++) free(*label);
   free(model->labels), free(model->directory), free(model->weights_path);
   igpt_lock_destroy(&model->lock);

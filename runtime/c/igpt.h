@@ -70,7 +70,7 @@ typedef enum igpt_provider { IGPT_CPU = 0, IGPT_CUDA = 1 } igpt_provider;
 /* How to open a model. Begin with IGPT_OPEN_OPTIONS_INIT, so that fields of later versions get their defaults. */
 typedef struct igpt_open_options {
   size_t size;             /* sizeof(igpt_open_options) */
-  const char *library;     /* path of ONNX Runtime's shared library; NULL: the system finds it by its usual name */
+  const char *library;     /* path of ONNX Runtime's shared library; NULL or "": the system finds it by its name */
   int32_t threads;         /* inside one operator; 0: ONNX Runtime's choice, one per physical core */
   int32_t spinning;        /* not 0: idle threads wait busily, which is faster where nothing else runs */
   int32_t provider;        /* an igpt_provider */
@@ -82,7 +82,7 @@ typedef struct igpt_open_options {
 
 /* A graph in memory. */
 typedef struct igpt_graph {
-  const char *name; /* such as "complete"; NULL: as its metadata says */
+  const char *name; /* such as "complete" */
   const void *data; /* the content of its .onnx file */
   size_t size;      /* bytes */
 } igpt_graph;

@@ -33,6 +33,7 @@ typedef struct file_identity {
 
 bool igpt_lock_init(igpt_lock *lock);
 void igpt_lock_destroy(igpt_lock *lock);
+igpt_lock *igpt_environment_lock(void); /* of the process: ONNX Runtime makes and frees its environment without one */
 void igpt_acquire(igpt_lock *lock);
 void igpt_release(igpt_lock *lock);
 void igpt_flag_set(igpt_flag *flag);

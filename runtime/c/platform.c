@@ -17,6 +17,8 @@ static wchar_t *wide(const char *text) {
 
 bool igpt_lock_init(igpt_lock *lock) { return InitializeSRWLock(lock), true; }
 void igpt_lock_destroy(igpt_lock *lock) { (void)lock; }
+static SRWLOCK environment = SRWLOCK_INIT;
+igpt_lock *igpt_environment_lock(void) { return &environment; }
 void igpt_acquire(igpt_lock *lock) { AcquireSRWLockExclusive(lock); }
 void igpt_release(igpt_lock *lock) { ReleaseSRWLockExclusive(lock); }
 void igpt_flag_set(igpt_flag *flag) { InterlockedExchange(flag, 1); }
@@ -84,6 +86,8 @@ ORTCHAR_T *igpt_ort_path(const char *path) { return wide(path); }
 
 bool igpt_lock_init(igpt_lock *lock) { return pthread_mutex_init(lock, NULL) == 0; }
 void igpt_lock_destroy(igpt_lock *lock) { pthread_mutex_destroy(lock); }
+static pthread_mutex_t environment = PTHREAD_MUTEX_INITIALIZER;
+igpt_lock *igpt_environment_lock(void) { return &environment; }
 void igpt_acquire(igpt_lock *lock) { pthread_mutex_lock(lock); }
 void igpt_release(igpt_lock *lock) { pthread_mutex_unlock(lock); }
 void igpt_flag_set(igpt_flag *flag) { atomic_store(flag, 1); }

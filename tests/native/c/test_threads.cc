@@ -107,3 +107,21 @@ TEST_F(Threads, AModelInEachThread) {
   first.join(), second.join();
   EXPECT_EQ(found[0], found[1]);
 }
+
+TEST_F(Threads, OpenAndCloseAtOnce) {  // ONNX Runtime makes and frees its environment without a lock of its own
+  std::atomic<int> failures{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; i++)
+    threads.emplace_back([&failures] {
+      for (int round = 0; round < 25; round++) {
+        igpt_model *model = nullptr;
+        igpt_open_options usual = IGPT_OPEN_OPTIONS_INIT;
+        usual.library = std::getenv("IGPT_ORT_LIBRARY");
+        igpt_error own{};
+        if (igpt_open(golden_bundle().c_str(), &usual, &model, &own) != IGPT_OK) failures++;
+        igpt_close(&model);
+      }
+    });
+  for (std::thread &thread : threads) thread.join();
+  EXPECT_EQ(failures, 0);
+}
