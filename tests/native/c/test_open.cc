@@ -141,7 +141,7 @@ TEST(Open, Options) {
 TEST(Open, Libraries) {
   igpt_error error;
   igpt_model *model = nullptr;
-  for (const char *path : {"/nonexistent/libonnxruntime.so", "", IGPT_NO_ORT, IGPT_OLD_ORT}) {
+  for (const char *path : {"/nonexistent/libonnxruntime.so", IGPT_NO_ORT, IGPT_OLD_ORT}) {
     auto options = open_options();
     options.library = path;
     EXPECT_FAILS(IGPT_ERROR_RUNTIME, igpt_open(golden_bundle().c_str(), &options, &model, &error));
