@@ -27,10 +27,8 @@ demo: $(VENV)/.demo
 	$(BIN)/igpt-export --variant demo --output build/demo-fp32 --force
 	$(BIN)/igpt-run complete $(EXAMPLE) --model build/demo-fp32 --output build/demo.png --force
 
-# Export the trained checkpoints into the runtime package; igpt-run uses the demo without --model. Digits are also what
-# an export calibrates with where it has no other pictures.
+# Export the trained checkpoints into the runtime package; igpt-run uses the demo without --model.
 embed: setup
-	cp models/digits/calibration.png igpt_export/precision/calibration.png
 	$(BIN)/igpt-export --variant demo --output runtime/python/igpt_runtime/demo --force
 	$(BIN)/igpt-export --variant digits --precision int8 --kv-cache fp32 \
 	  --output runtime/python/igpt_runtime/digits --force

@@ -13,6 +13,7 @@ DOCUMENTS = sorted(
         *ROOT.glob("*.md"),
         ROOT / "runtime/SPEC.md",
         ROOT / "models/demo/README.md",
+        ROOT / "models/digits/README.md",
         *(ROOT / "runtime").glob("*/README.md"),
         ROOT / "runtime/README.md",
         ROOT / "tests/README.md",

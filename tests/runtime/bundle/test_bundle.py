@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from igpt_runtime.bundle.bundle import open_bundle
+from igpt_runtime.bundle.bundle import demo_bundle_path, open_bundle
 from igpt_runtime.bundle.config import SamplingDefaults
 from igpt_runtime.bundle.manifest import manifest_to_json
 from igpt_runtime.engine.generate import GenerationOptions
@@ -272,3 +272,13 @@ def test_other_files_do_not_matter(bundle_copy: Path) -> None:
     (bundle_copy / "notes.txt").write_text("mine")
     (bundle_copy / "manifest.json").write_text(json.dumps(json.loads((bundle_copy / "manifest.json").read_text())))
     assert len(sample(open_session(bundle_copy, device="cpu"), GenerationOptions(1)).images) == 1
+
+
+def test_embedded_bundles_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory of that name comes first."""
+    monkeypatch.chdir(tmp_path)
+    assert open_bundle("demo").path == demo_bundle_path() == open_bundle().path
+    assert open_bundle("digits").manifest.name == "digits"
+    (tmp_path / "digits").mkdir()
+    with pytest.raises(BundleError, match="digits"):
+        open_bundle("digits")
