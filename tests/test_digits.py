@@ -112,7 +112,9 @@ def test_completions_keep_the_given_half_and_the_ink(path: Path) -> None:
     result = complete(session, path, GenerationOptions(n=4, seed=1))
     assert result.original is not None
     given = np.asarray(result.images[0], np.int16)[:8]
-    assert np.abs(given - np.asarray(result.original, np.int16)[:8]).mean() < 14  # 256 colours for any ink are far apart
+    assert (
+        np.abs(given - np.asarray(result.original, np.int16)[:8]).mean() < 14
+    )  # 256 colours for any ink are far apart
     assert all((np.asarray(image)[:8] == given).all() for image in result.images)
     assert len({image.tobytes() for image in result.images}) > 1
     # Ink and paper of the completed part are those of the given part: few pixels are of any other hue.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import transformers
 from PIL import Image
+from safetensors.numpy import load_file
 
 from igpt_export.checkpoint.checkpoint import load_checkpoint
 from models.digits import reproduce
@@ -19,6 +20,7 @@ DIGITS = ROOT / "models" / "digits"
 @pytest.mark.slow
 def test_training_writes_a_checkpoint(tmp_path: Path) -> None:
     size = ["--n-layer", "1", "--n-embd", "32", "--n-head", "1", "--batch", "4", "--warmup", "1", "--steps", "2"]
+    size += ["--fine-tuning-steps", "1"]
     places = ["--output", tmp_path / "last", "--work", tmp_path / "work", "--snapshots", tmp_path / "snapshots"]
     command = [sys.executable, "-m", "models.digits.train", *size, *map(str, places)]
     subprocess.run(command, check=True, cwd=ROOT)
