@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MadeOnce
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -41,7 +40,7 @@ PRECISION = Precision("int8", "fp32")  # that of the embedded bundle
 
 
 @pytest.fixture(scope="module")
-def exact(made_once: MadeOnce) -> Session:
+def exact(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Session:
     """The checkpoint as an fp32 bundle."""
     export = ExportOptions(embed=True, examples=DIGITS / "examples")
     return open_session(
