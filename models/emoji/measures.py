@@ -4,7 +4,6 @@ import dataclasses
 import io
 import lzma
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from igpt_runtime.bundle.config import PROTOCOLS, SamplingDefaults
 from igpt_runtime.pictures.palette import nearest_clusters
 from models.digits import digits, inks
 from models.emoji import rendering
-from models.emoji.emoji import SIDE, VENDORS, Bytes, Ints
+from models.emoji.emoji import SIDE, Bytes, Ints
 from models.emoji.held_out import HeldOut, categories, standard_error
 from models.emoji.judge import HALF, Judge
 from models.emoji.sources import Demo
@@ -254,9 +253,3 @@ def _png_bytes(pixels: Bytes) -> int:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return len(buffer.getvalue())
-
-
-def by_vendor(source: Demo, part: HeldOut) -> dict[str, Sequence[int]]:
-    """Places of a part's pictures, by the name of their vendor."""
-    vendors = source.emoji.vendors[part.rows]
-    return {vendor.name: np.flatnonzero(vendors == i).tolist() for i, vendor in enumerate(VENDORS)}

@@ -62,7 +62,8 @@ void igpt_check(igpt_call *call, OrtStatus *status) {
 
 void igpt_load(igpt_call *call) {
   igpt_model *model = call->model;
-  const char *library = model->options.library && *model->options.library ? model->options.library : NULL;
+  const char *named = model->options.runtime_library;
+  const char *library = named && *named ? named : NULL;
   const OrtApiBase *(ORT_API_CALL *base)(void);
   void *symbol = igpt_symbol(library, "OrtGetApiBase");
   if (!symbol) {

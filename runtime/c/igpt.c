@@ -79,7 +79,7 @@ static igpt_call create(const igpt_open_options *options, igpt_model **model, ig
   made->references = 1;
   made->options = *options;
   igpt_load(&call);
-  made->options.library = NULL; /* the caller's */
+  made->options.runtime_library = NULL; /* the caller's */
   return call;
 }
 

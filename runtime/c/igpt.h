@@ -70,7 +70,7 @@ typedef enum igpt_provider { IGPT_CPU = 0, IGPT_CUDA = 1 } igpt_provider;
 /* How to open a model. Begin with IGPT_OPEN_OPTIONS_INIT, so that fields of later versions get their defaults. */
 typedef struct igpt_open_options {
   size_t size;             /* sizeof(igpt_open_options) */
-  const char *library;     /* path of ONNX Runtime's shared library; NULL or "": the system finds it by its name */
+  const char *runtime_library; /* path of ONNX Runtime's shared library; NULL or "": the system finds it by its name */
   int32_t threads;         /* inside one operator; 0: ONNX Runtime's choice, one per physical core */
   int32_t spinning;        /* not 0: idle threads wait busily, which is faster where nothing else runs */
   int32_t provider;        /* an igpt_provider */

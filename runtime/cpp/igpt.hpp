@@ -72,7 +72,7 @@ using Tokens = std::vector<std::int64_t>;
 enum class Provider { cpu = IGPT_CPU, cuda = IGPT_CUDA };
 
 struct OpenOptions {
-  std::string library;                 // path of ONNX Runtime's shared library; empty: the system finds it
+  std::string runtime_library;         // path of ONNX Runtime's shared library; empty: the system finds it
   int threads = 0;                     // inside one operator; 0: one per physical core
   bool spinning = false;               // idle threads wait busily, which is faster where nothing else runs
   Provider provider = Provider::cpu;
@@ -357,7 +357,7 @@ class Model {
   explicit Model(igpt_model *handle) : handle_(handle) {}
   static igpt_open_options c_options(const OpenOptions &options) {
     igpt_open_options given = IGPT_OPEN_OPTIONS_INIT;
-    given.library = options.library.empty() ? nullptr : options.library.c_str();
+    given.runtime_library = options.runtime_library.empty() ? nullptr : options.runtime_library.c_str();
     given.threads = options.threads;
     given.spinning = options.spinning;
     given.provider = static_cast<std::int32_t>(options.provider);

@@ -27,7 +27,7 @@
 //
 // The package is the C library igpt behind cgo, and needs a C compiler. By default it compiles the library's sources,
 // which go generate copies from runtime/c into this folder. With -tags libigpt it uses an installed library instead, which
-// pkg-config finds. ONNX Runtime's shared library, 1.18 or newer, is opened at run time: see [Library].
+// pkg-config finds. ONNX Runtime's shared library, 1.18 or newer, is opened at run time: see [RuntimeLibrary].
 //
 // Another way to run the graphs is the package github.com/yalue/onnxruntime_go. It asks for the version of the API that
 // its own release was written for, so that it and the shared library must be updated together. The C library asks for

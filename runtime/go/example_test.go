@@ -31,7 +31,7 @@ func seven() image.Image {
 }
 
 func Example() {
-	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.Library(os.Getenv("IGPT_ORT_LIBRARY")))
+	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func Example() {
 }
 
 func ExampleModel_Classify() {
-	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.Library(os.Getenv("IGPT_ORT_LIBRARY")))
+	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func ExampleModel_Classify() {
 }
 
 func ExampleModel_Score() {
-	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.Library(os.Getenv("IGPT_ORT_LIBRARY")))
+	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func ExampleModel_Score() {
 }
 
 func ExampleModel_CompleteSteps() {
-	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.Library(os.Getenv("IGPT_ORT_LIBRARY")))
+	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func ExampleModel_CompleteSteps() {
 }
 
 func ExampleModel_Sample() {
-	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.Library(os.Getenv("IGPT_ORT_LIBRARY")))
+	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func ExampleModel_Sample() {
 }
 
 func ExampleError() {
-	_, err := igpt.Open("nowhere", igpt.Library(os.Getenv("IGPT_ORT_LIBRARY")))
+	_, err := igpt.Open("nowhere", igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
 	fmt.Println(errors.Is(err, igpt.ErrBundle))
 
 	var wrong *igpt.Error

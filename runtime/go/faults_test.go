@@ -57,7 +57,7 @@ func change(t *testing.T, path string, function func([]byte) []byte) {
 func sum[T any](_ T, err error) error { return err }
 
 func TestLibrary(t *testing.T) {
-	_, err := igpt.Open(bundle(), igpt.Library("/nowhere/libonnxruntime.so"))
+	_, err := igpt.Open(bundle(), igpt.RuntimeLibrary("/nowhere/libonnxruntime.so"))
 	fails(t, err, igpt.ErrRuntime, "/nowhere/libonnxruntime.so")
 	_, err = igpt.Open(bundle(), library(), igpt.CUDA())
 	if err != nil { // a library with CUDA may still open a model
@@ -100,7 +100,7 @@ func TestOldLibraries(t *testing.T) {
 		if output, err := command.CombinedOutput(); err != nil {
 			t.Fatal(err, string(output))
 		}
-		_, err := igpt.Open(bundle(), igpt.Library(path))
+		_, err := igpt.Open(bundle(), igpt.RuntimeLibrary(path))
 		fails(t, err, igpt.ErrRuntime, version)
 	}
 }

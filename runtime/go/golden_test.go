@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func library() igpt.OpenOption { return igpt.Library(os.Getenv("IGPT_ORT_LIBRARY")) }
+func library() igpt.OpenOption { return igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")) }
 
 // must is for what is not tested here.
 func must[T any](value T, err error) T {

@@ -15,10 +15,10 @@ import (
 // An OpenOption says how to open a model.
 type OpenOption func(*native)
 
-// Library names the file of ONNX Runtime's shared library. By default, and if path is empty, the system finds it by its
+// RuntimeLibrary names the file of ONNX Runtime's shared library. By default, and if path is empty, the system finds it by its
 // usual name. It stays loaded.
-func Library(path string) OpenOption {
-	return func(n *native) { n.options.library = n.text(path) }
+func RuntimeLibrary(path string) OpenOption {
+	return func(n *native) { n.options.runtime_library = n.text(path) }
 }
 
 // Threads is how many threads compute one operator, 0 .. 1024. By default, and with 0, ONNX Runtime chooses: one for

@@ -185,14 +185,14 @@ static int read_real(const char *option, const char *text, double *number) {
 static int parse(int count, char **values, arguments *a) {
   *a = (arguments){.bundle = getenv("IGPT_BUNDLE"), .keep = -1, .open = IGPT_OPEN_OPTIONS_INIT,
                    .sampling = IGPT_SAMPLING_OPTIONS_INIT};
-  a->open.library = getenv("IGPT_ORT_LIBRARY");
+  a->open.runtime_library = getenv("IGPT_ORT_LIBRARY");
   a->sampling.n = 4;
   for (int i = 1; i < count; i++) {
     const char *name = values[i], *value = i + 1 < count ? values[i + 1] : NULL;
     int failed = 0, used = 1;
     if (!strcmp(name, "-o")) a->out = value;
     else if (!strcmp(name, "--bundle")) a->bundle = value;
-    else if (!strcmp(name, "--library")) a->open.library = value;
+    else if (!strcmp(name, "--library")) a->open.runtime_library = value;
     else if (!strcmp(name, "-n")) failed = read_integer(name, value, &a->sampling.n);
     else if (!strcmp(name, "--seed")) failed = read_seed(name, value, &a->sampling.seed);
     else if (!strcmp(name, "--keep")) failed = read_integer(name, value, &a->keep);

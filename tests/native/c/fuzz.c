@@ -39,7 +39,7 @@ int LLVMFuzzerInitialize(int *count, char ***values) {
   igpt_error error;
   (void)count, (void)values;
   snprintf(bundle, sizeof bundle, "%s/bundle", golden ? golden : IGPT_GOLDEN_DEFAULT);
-  open_options.library = getenv("IGPT_ORT_LIBRARY");
+  open_options.runtime_library = getenv("IGPT_ORT_LIBRARY");
   open_options.threads = 1;
   for (int i = 0; i < GRAPHS; i++) {
     graphs[i].name = names[i];

@@ -73,7 +73,7 @@ struct Picture {
 inline igpt_open_options open_options() {
   static const std::string path = library();
   igpt_open_options options = IGPT_OPEN_OPTIONS_INIT;
-  options.library = path.c_str();
+  options.runtime_library = path.c_str();
   options.threads = 1;
   return options;
 }

@@ -8,7 +8,7 @@
 
 static igpt::OpenOptions cpp_options() {
   igpt::OpenOptions options;
-  options.library = library();
+  options.runtime_library = library();
   options.threads = 1;
   return options;
 }
@@ -159,7 +159,7 @@ TEST(Cpp, Errors) {
   expect_kind(igpt::Kind::bundle, [] { igpt::Model::open("/nonexistent", cpp_options()); });
   expect_kind(igpt::Kind::runtime, [] {
     auto options = cpp_options();
-    options.library = "/nonexistent";
+    options.runtime_library = "/nonexistent";
     igpt::Model::open(golden_bundle(), options);
   });
   expect_kind(igpt::Kind::runtime, [] {

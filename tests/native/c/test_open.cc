@@ -143,14 +143,14 @@ TEST(Open, Libraries) {
   igpt_model *model = nullptr;
   for (const char *path : {"/nonexistent/libonnxruntime.so", IGPT_NO_ORT, IGPT_OLD_ORT}) {
     auto options = open_options();
-    options.library = path;
+    options.runtime_library = path;
     EXPECT_FAILS(IGPT_ERROR_RUNTIME, igpt_open(golden_bundle().c_str(), &options, &model, &error));
     if (path == std::string(IGPT_OLD_ORT)) {
       EXPECT_NE(std::strstr(error.message, "1.10.0 is too old"), nullptr) << error.message;
     }
   }
   auto options = open_options();
-  options.library = IGPT_OTHER_ORT;  // calls itself 1.18.0, which is older than the bundle's minimum
+  options.runtime_library = IGPT_OTHER_ORT;  // calls itself 1.18.0, which is older than the bundle's minimum
   EXPECT_FAILS(IGPT_ERROR_RUNTIME, igpt_open(golden_bundle().c_str(), &options, &model, &error));
   EXPECT_NE(std::strstr(error.message, "1.18.0"), nullptr) << error.message;
 }

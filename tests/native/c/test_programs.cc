@@ -86,14 +86,3 @@ TEST_F(Programs, Refused) {
   }
   EXPECT_EQ(run(std::string(IGPT_PROGRAM) + " --help").status, 0);
 }
-
-TEST_F(Programs, MinimalOnes) {
-  const Result c = run(std::string(IGPT_MINIMAL) + " " + demo() + " " + library());
-  const Result cpp = run(std::string(IGPT_MINIMAL_CPP) + " " + demo() + " " + library());
-  EXPECT_EQ(c.status, 0) << c.text;
-  EXPECT_EQ(cpp.status, 0) << cpp.text;
-  EXPECT_EQ(c.text, cpp.text);
-  EXPECT_EQ(std::count(c.text.begin(), c.text.end(), '\n'), 16);
-  EXPECT_EQ(run(IGPT_MINIMAL).status, 1);
-  EXPECT_EQ(run(std::string(IGPT_MINIMAL_CPP) + " /nonexistent " + library()).status, 1);
-}

@@ -116,7 +116,7 @@ TEST_F(Threads, OpenAndCloseAtOnce) {  // ONNX Runtime makes and frees its envir
       for (int round = 0; round < 25; round++) {
         igpt_model *model = nullptr;
         igpt_open_options usual = IGPT_OPEN_OPTIONS_INIT;
-        usual.library = std::getenv("IGPT_ORT_LIBRARY");
+        usual.runtime_library = std::getenv("IGPT_ORT_LIBRARY");
         igpt_error own{};
         if (igpt_open(golden_bundle().c_str(), &usual, &model, &own) != IGPT_OK) failures++;
         igpt_close(&model);

@@ -30,7 +30,7 @@ func run(ctx context.Context, arguments []string) error {
 	if len(arguments) < 3 || len(arguments) > 6 {
 		return fmt.Errorf("usage: complete BUNDLE IN OUT [KEEP_ROWS [N [SEED]]]")
 	}
-	model, err := igpt.Open(arguments[0], igpt.Library(os.Getenv("IGPT_ORT_LIBRARY")))
+	model, err := igpt.Open(arguments[0], igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ from igpt_runtime.bundle.manifest import Manifest, shortened
 from igpt_runtime.errors import BundleError, OptionError
 from igpt_runtime.regular import placeholder
 
-EMBEDDED = ("demo", "digits")  # names of the bundles in this package; the first is the default
+EMBEDDED_BUNDLES = ("demo", "digits")  # names of the bundles in this package; the first is the default
 _POINTER = 1024  # bytes: less than such a file has
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -68,7 +68,7 @@ class Bundle:
 
 def demo_bundle_path() -> Path:
     """The bundle embedded in this package that is used unless another one is named."""
-    return _embedded_path(EMBEDDED[0])
+    return _embedded_path(EMBEDDED_BUNDLES[0])
 
 
 def open_bundle(path: str | os.PathLike[str] | None = None, *, sha256: str | None = None) -> Bundle:
@@ -95,7 +95,7 @@ def _located(path: str | os.PathLike[str] | None, sha256: str | None) -> Path:
         return demo_bundle_path()
     if not isinstance(path, str):
         return Path(path)
-    if path in EMBEDDED and not os.path.exists(path):
+    if path in EMBEDDED_BUNDLES and not os.path.exists(path):
         return _embedded_path(path)
     return find_bundle(path, sha256)
 
