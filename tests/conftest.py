@@ -69,6 +69,17 @@ def tiny_bundle(tiny_checkpoint: Path, made_once: MadeOnce) -> Path:
 
 
 @pytest.fixture(scope="session")
+def digits_bundle(made_once: MadeOnce) -> Path:
+    """The model of digits as an fp32 bundle, with every graph and its examples. Read only."""
+    from igpt_export.checkpoint.checkpoint import load_checkpoint
+    from igpt_export.export import ExportOptions, export_bundle
+
+    checkpoint = Path(__file__).parent.parent / "models" / "digits"
+    options = ExportOptions(embed=True, examples=checkpoint / "examples")
+    return made_once("digits", lambda directory: export_bundle(load_checkpoint(checkpoint), directory, options))
+
+
+@pytest.fixture(scope="session")
 def bundle_of(tiny_checkpoint: Path, tiny_bundle: Path, made_once: MadeOnce) -> Callable[[str, str], Path]:
     """A function from precisions of weights and cache to the bundle of `tiny_checkpoint` in them, with every graph.
 

@@ -40,12 +40,9 @@ PRECISION = Precision("int8", "fp32")  # that of the embedded bundle
 
 
 @pytest.fixture(scope="module")
-def exact(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Session:
-    """The checkpoint as an fp32 bundle."""
-    export = ExportOptions(embed=True, examples=DIGITS / "examples")
-    return open_session(
-        made_once("digits-fp32", lambda path: export_bundle(load_checkpoint(DIGITS), path, export)), device="cpu"
-    )
+def exact(digits_bundle: Path) -> Session:
+    """The checkpoint in fp32."""
+    return open_session(digits_bundle, device="cpu")
 
 
 def test_embedded_bundle_is_the_exported_checkpoint(tmp_path: Path) -> None:

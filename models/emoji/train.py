@@ -13,7 +13,7 @@ from models.training.command import Size, make_parser, train_model
 from models.training.loop import Recipe
 
 SIZE = Size(SIDE, n_clusters=512, n_layer=6, n_embd=256, n_head=4)
-RECIPE = Recipe(steps=5500, batch=8)
+RECIPE = Recipe(steps=4200, batch=8)
 DATA = Path("build/emoji")  # where the packages of emoji are put
 
 

@@ -326,6 +326,16 @@ static void open_file(igpt_call *call, const char *path, bool once, opened_graph
                                    opened->map_sizes[1]);
 }
 
+/* Whether a graph in memory names the file of weights. A large one holds its own. */
+static bool names_weights(const igpt_graph *given) {
+  const size_t length = sizeof WEIGHTS_FILE - 1;
+  const char *data = given->data;
+  if (given->size > (size_t)1 << 26) return false;
+  for (size_t i = 0; i + length <= given->size; i++)
+    if (data[i] == *WEIGHTS_FILE && !memcmp(data + i, WEIGHTS_FILE, length)) return true;
+  return false;
+}
+
 /* Opens a graph from its file, or from memory, and checks it. id: GRAPHS if it may be any. Returns which it is. */
 static graph open_graph(igpt_call *call, const char *path, const igpt_graph *given, graph id) {
   igpt_model *model = call->model;
@@ -337,6 +347,9 @@ static graph open_graph(igpt_call *call, const char *path, const igpt_graph *giv
   call->kind = model->options.provider == IGPT_CPU ? IGPT_ERROR_BUNDLE : IGPT_ERROR_RUNTIME;
   if (path)
     open_file(call, path, once, &opened);
+  else if (!model->weights && names_weights(given))
+    igpt_fail(call, IGPT_ERROR_BUNDLE, "%s needs %s, which was not given; give its content too", call->where,
+              WEIGHTS_FILE);
   else
     opened.session = create_session(call, once, NULL, given->data, given->size, model->weights, model->weights_size);
   const graph found = read_metadata(call, opened.session, &meta, weights);

@@ -14,9 +14,9 @@ import (
 	"igpt"
 )
 
-// seven is a picture of a digit: one of the demo's examples, which are 16 pixels wide and high.
+// seven is a picture of a digit: one of the examples of its model, which are 16 pixels wide and high.
 func seven() image.Image {
-	file, err := os.Open(filepath.Join(os.Getenv("IGPT_DEMO"), "examples.png"))
+	file, err := os.Open(filepath.Join(os.Getenv("IGPT_DIGITS"), "examples.png"))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func seven() image.Image {
 }
 
 func Example() {
-	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
+	model, err := igpt.Open(os.Getenv("IGPT_DIGITS"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func Example() {
 }
 
 func ExampleModel_Classify() {
-	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
+	model, err := igpt.Open(os.Getenv("IGPT_DIGITS"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func ExampleModel_Classify() {
 }
 
 func ExampleModel_Score() {
-	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
+	model, err := igpt.Open(os.Getenv("IGPT_DIGITS"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func ExampleModel_Score() {
 }
 
 func ExampleModel_CompleteSteps() {
-	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
+	model, err := igpt.Open(os.Getenv("IGPT_DIGITS"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func ExampleModel_CompleteSteps() {
 }
 
 func ExampleModel_Sample() {
-	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
+	model, err := igpt.Open(os.Getenv("IGPT_DIGITS"), igpt.RuntimeLibrary(os.Getenv("IGPT_ORT_LIBRARY")))
 	if err != nil {
 		log.Fatal(err)
 	}

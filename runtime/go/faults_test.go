@@ -143,7 +143,7 @@ func TestBundles(t *testing.T) {
 		},
 		"features.onnx": func([]byte) []byte { return must(os.ReadFile(filepath.Join(bundle(), "classify.onnx"))) },
 		"classify.onnx": func([]byte) []byte {
-			return must(os.ReadFile(filepath.Join(os.Getenv("IGPT_DEMO"), "classify.onnx")))
+			return must(os.ReadFile(filepath.Join(os.Getenv("IGPT_DIGITS"), "classify.onnx")))
 		},
 	} {
 		change(t, filepath.Join(directory, name), function)
@@ -305,7 +305,7 @@ func TestGarbage(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	model, picture := open(t, os.Getenv("IGPT_DEMO")), find(t, "photo").image()
+	model, picture := open(t, os.Getenv("IGPT_DIGITS")), find(t, "photo").image()
 	after := func(delay time.Duration) (context.Context, context.CancelFunc) {
 		ctx, cancel := context.WithCancelCause(context.Background())
 		time.AfterFunc(delay, func() { cancel(errors.New("the user left")) })

@@ -20,15 +20,15 @@ import (
 // TestMain finds bundles where the repository has them, unless the environment names others.
 func TestMain(m *testing.M) {
 	for name, path := range map[string]string{
-		"IGPT_GOLDEN": "../../tests/golden", "IGPT_DEMO": "../python/igpt_runtime/demo",
+		"IGPT_GOLDEN": "../../tests/golden", "IGPT_DIGITS": "../python/igpt_runtime/digits",
 	} {
 		if os.Getenv(name) == "" {
 			os.Setenv(name, path)
 		}
 	}
-	model, err := igpt.Open(os.Getenv("IGPT_DEMO"), library())
+	model, err := igpt.Open(os.Getenv("IGPT_DIGITS"), library())
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err, "- IGPT_ORT_LIBRARY names ONNX Runtime, IGPT_DEMO the demo bundle")
+		fmt.Fprintln(os.Stderr, err, "- IGPT_ORT_LIBRARY names ONNX Runtime, IGPT_DIGITS the bundle of digits")
 		os.Exit(1)
 	}
 	model.Close()
@@ -348,8 +348,8 @@ func TestInfo(t *testing.T) {
 		info.ONNXRuntime == "" || len(info.Graphs) != 9 {
 		t.Errorf("%+v", info)
 	}
-	info = open(t, os.Getenv("IGPT_DEMO")).Info()
-	if info.Temperature != 0.8 || info.TopK != 0 || info.TopP != 0.95 || info.Labels[7] != "seven" {
+	info = open(t, os.Getenv("IGPT_DIGITS")).Info()
+	if info.Temperature != 0.8 || info.TopK != 0 || info.TopP != 1 || info.Labels[7] != "seven" {
 		t.Errorf("%+v", info)
 	}
 }

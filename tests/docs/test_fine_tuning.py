@@ -14,7 +14,7 @@ def test_fine_tuning(tmp_path: Path) -> None:
     printed = [place.run(sample) for sample in samples_of(FINE_TUNING) if sample.runs]
     found = re.search(r"accuracy in torch: ([\d.]+)", "".join(printed))
     assert found is not None and float(found[1]) > 0.9
-    evaluate = "igpt-run probe eval digits --split test --model digits-bundle --json"
+    evaluate = "igpt-run probe eval pictures --split test --model digits-bundle --json"
     record = json.loads(place.run(Sample("sh", evaluate, None, "")))
     assert record["accuracy"] == pytest.approx(float(found[1]), abs=1e-9)
     # Which class this blurred digit gets may differ between machines.

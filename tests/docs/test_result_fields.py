@@ -15,7 +15,7 @@ from igpt_runtime.cli import main as run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/reference/results.md"
-EXAMPLES = ROOT / "models/demo/examples"
+EXAMPLES = ROOT / "models/digits/examples"
 SEVEN = str(EXAMPLES / "seven.png")
 
 
@@ -80,7 +80,7 @@ def test_fields_of_igpt_run(command: str, probe: Path, tmp_path: Path) -> None:
 
 
 def test_fields_of_igpt_export(tmp_path: Path) -> None:
-    result = CliRunner().invoke(export, ["--variant", "demo", "--no-embed", "-o", str(tmp_path / "bundle"), "--json"])
+    result = CliRunner().invoke(export, ["--variant", "digits", "--no-embed", "-o", str(tmp_path / "bundle"), "--json"])
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
     assert set(record) == listed("igpt-export")

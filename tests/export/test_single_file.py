@@ -75,6 +75,6 @@ def test_too_large_for_a_graph() -> None:
 
 
 def test_usage(single: Path) -> None:
-    asked = ["--variant", "demo", "--single-file", "--no-embed"]
+    asked = ["--variant", "digits", "--single-file", "--no-embed"]
     result = CliRunner().invoke(main, asked)
     assert result.exit_code == 2 and "--single-file is of the graphs that --no-embed leaves out" in result.output

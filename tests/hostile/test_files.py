@@ -22,7 +22,7 @@ from igpt_runtime.regular import IrregularFileError, open_regular, read_at_most,
 
 Edit = Callable[[Path, Callable[[dict[str, Any]], Any]], None]
 ROOT = Path(__file__).parents[2]
-SEVEN = ROOT / "models/demo/examples/seven.png"
+SEVEN = ROOT / "models/digits/examples/seven.png"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
 
 needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

@@ -19,7 +19,7 @@ from igpt_runtime.errors import ImageError
 from igpt_runtime.pictures.folder import SUFFIXES, find_pictures
 from igpt_runtime.pictures.reading import as_image
 
-SEVEN = Path(__file__).parents[2] / "models/demo/examples/seven.png"
+SEVEN = Path(__file__).parents[2] / "models/digits/examples/seven.png"
 PIXELS = np.asarray(Image.open(SEVEN).convert("RGB"))
 
 
@@ -111,7 +111,7 @@ def test_what_is_no_picture(picture: bytes, expected: str) -> None:
 
 
 def test_the_python_api_takes_what_people_have() -> None:
-    session = open_session()
+    session = open_session("digits")
     data = SEVEN.read_bytes()
     grey = np.asarray(Image.open(SEVEN).convert("L"))
     transparent = np.dstack([PIXELS, np.full(PIXELS.shape[:2], 255, np.uint8)])

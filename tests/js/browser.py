@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "models" / "demo" / "examples"
+EXAMPLES = ROOT / "models" / "digits" / "examples"
 PICTURE = EXAMPLES / "seven.png"
 SAMPLES = ("two", "three", "four", "five", "six", "seven")  # of the page's shelf
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -10,12 +10,12 @@ import pytest
 from js.browser import EXAMPLES, SAMPLES, Page, browsing, serving
 from PIL import Image
 
-from igpt_runtime import Session, demo_bundle_path, open_session
+from igpt_runtime import Session, open_session
 
 
-def with_samples(path: Path) -> Path:
-    """A copy of the demo that brings sample pictures."""
-    copytree(demo_bundle_path(), path)
+def with_samples(bundle: Path, path: Path) -> Path:
+    """A copy of a bundle that brings these sample pictures."""
+    copytree(bundle, path)
     sheet = Image.new("RGB", (8 * 16, 16))
     for i, name in enumerate(SAMPLES):
         picture = Image.open(EXAMPLES / f"{name}.png").convert("RGB").resize((16, 16), Image.Resampling.BILINEAR)
@@ -33,29 +33,31 @@ def with_samples(path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def session() -> Session:
-    return open_session(device="cpu")
+def session(digits_bundle: Path) -> Session:
+    return open_session(digits_bundle, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of the page with the demo and samples, a damaged copy, and one without samples in the Hub's cache."""
+def address(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of the page with the model of digits and samples, a damaged copy, and one without samples in the Hub's cache."""
     directory = tmp_path_factory.mktemp("bundles")
-    damaged = copytree(demo_bundle_path(), directory / "damaged")
+    damaged = copytree(digits_bundle, directory / "damaged")
     weights = bytearray((damaged / "weights.safetensors").read_bytes())
     weights[-5] ^= 1
     (damaged / "weights.safetensors").write_bytes(weights)
     blobs, snapshot = (
-        directory / "models--acme--demo" / "blobs",
-        directory / "models--acme--demo" / "snapshots" / "0123",
+        directory / "models--acme--digits" / "blobs",
+        directory / "models--acme--digits" / "snapshots" / "0123",
     )
-    copytree(demo_bundle_path(), blobs)
+    copytree(digits_bundle, blobs)
     manifest = json.loads((blobs / "manifest.json").read_text())
     (blobs / "manifest.json").write_text(json.dumps({**manifest, "examples": None}))
     snapshot.mkdir(parents=True)
     for file in blobs.iterdir():
         (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
-    with serving("--model", with_samples(directory / "samples"), "--model", damaged, "--model", snapshot) as address:
+    with serving(
+        "--model", with_samples(digits_bundle, directory / "samples"), "--model", damaged, "--model", snapshot
+    ) as address:
         yield address
 
 

@@ -274,7 +274,7 @@ def test_a_link_restores_it_all(page: Page, address: str) -> None:
     page["copy"].click()
     page.wait_for("The link is copied.")
     link = page.driver.current_url
-    assert link == f"{address}#model=demo&sample=five&keep=6&n=3&seed={SEEDS[-1]}&temperature=0.9&topK=40"
+    assert link == f"{address}#model=digits&sample=five&keep=6&n=3&seed={SEEDS[-1]}&temperature=0.9&topK=40"
     page.driver.get("about:blank")
     page.driver.get(link)
     page.wait_for("Ready")
@@ -289,9 +289,9 @@ def test_a_link_restores_it_all(page: Page, address: str) -> None:
     page.wait_for_class("seven")
     page["copy"].click()
     page.wait_for("The link is copied. Your own picture is not in it.")
-    assert page.driver.current_url == f"{link.replace('sample=five&', '')}&topP=0.95"  # what the model recommends
-    page.driver.get(f"{address}#model=demo~3&keep=3&n=2&seed=1&temperature=1&topK=5&topP=0.5")  # in the same page
-    page.wait(lambda: page["model"].get_property("value") == "demo~3")
+    assert page.driver.current_url == f"{link.replace('sample=five&', '')}&topP=1"  # what the model recommends
+    page.driver.get(f"{address}#model=digits~3&keep=3&n=2&seed=1&temperature=1&topK=5&topP=0.5")  # in the same page
+    page.wait(lambda: page["model"].get_property("value") == "digits~3")
     page.wait_for("Ready")
     values = [page[name].get_property("value") for name in ("n", "seed", "temperature", "topK", "topP")]
     assert page.kept() == 3 and values == ["2", "1", "1", "5", "0.5"] and page["hint"].is_displayed()
@@ -304,13 +304,13 @@ def test_saving(page: Page, session: Session) -> None:
     page.complete()
     pictures = levels(session, page.tokens()[1])
     large, small, film = page.driver.find_elements("css selector", "#list li:nth-child(2) button")
-    for button, scale, name in ((large, 32, "demo-seven-seed4-2.png"), (small, 1, "demo-seven-seed4-2-small.png")):
+    for button, scale, name in ((large, 32, "digits-seven-seed4-2.png"), (small, 1, "digits-seven-seed4-2-small.png")):
         file = page.saved(button)
         assert file.name == name
         pixels = np.asarray(Image.open(file).convert("RGB"))
         np.testing.assert_array_equal(pixels, pictures.repeat(scale, 0).repeat(scale, 1))
     file = page.saved(film)
-    assert file.name == "demo-seven-seed4-2.gif"
+    assert file.name == "digits-seven-seed4-2.gif"
     with Image.open(file) as gif:
         assert gif.size == (512, 512) and gif.info["loop"] == 0
         np.testing.assert_array_equal(np.asarray(gif.convert("RGB"))[:256], pictures[:8].repeat(32, 0).repeat(32, 1))

@@ -16,7 +16,7 @@ from igpt_runtime.pictures.palette import tokens_to_image
 
 ROOT = Path(__file__).parents[2]
 JS = ROOT / "runtime" / "js"
-PICTURE = ROOT / "models" / "demo" / "examples" / "seven.png"
+PICTURE = ROOT / "models" / "digits" / "examples" / "seven.png"
 SAMPLING = {"temperature": "temperature", "top_k": "topK", "top_p": "topP"}
 SEEDS = [*range(17), 2**32, 2**53 + 1, 2**64 - 1]
 
@@ -55,8 +55,8 @@ def options_of(request: dict[str, Any]) -> GenerationOptions:
 
 
 @pytest.mark.parametrize("host", ["node", "wasm"])
-def test_fp32_on_all_routes(host: str) -> None:
-    session = open_session(device="cpu")
+def test_fp32_on_all_routes(digits_bundle: Path, host: str) -> None:
+    session = open_session(digits_bundle, device="cpu")
     assert not session.manifest.sampling.is_plain
     primer = tokens_of(session, Image.open(PICTURE).convert("RGB"))
     asked = requests(SEEDS, (1, 8, 3), (8, 0, 15, 1))
@@ -73,9 +73,9 @@ def test_int8_whatever_the_number(host: str, tmp_path: Path) -> None:
     from igpt_export.export import ExportOptions, export_bundle
     from igpt_export.precision.precision import Precision
 
-    bundle = tmp_path / "demo-int8"
+    bundle = tmp_path / "digits-int8"
     export_bundle(
-        load_checkpoint(ROOT / "models" / "demo"), bundle, ExportOptions(Precision("int8", "int8"), embed=True)
+        load_checkpoint(ROOT / "models" / "digits"), bundle, ExportOptions(Precision("int8", "int8"), embed=True)
     )
     asked = [{"seed": "5", "n": n, "keepRows": keep} for keep in (8, 0) for n in (20, 1, 7)]
     results = drawn(host, bundle, asked)
@@ -86,13 +86,14 @@ def test_int8_whatever_the_number(host: str, tmp_path: Path) -> None:
                 assert result[route] == many[route][: len(result[route])]
 
 
-def test_example(tmp_path: Path) -> None:
+def test_example(digits_bundle: Path, tmp_path: Path) -> None:
     """15 lines of code at most, and it draws what `igpt-run` draws."""
     example = JS / "examples" / "complete.mjs"
     assert len([line for line in example.read_text().splitlines() if line and not line.startswith("//")]) <= 15
     Image.open(PICTURE).convert("RGB").save(tmp_path / "seven.ppm")
-    done = subprocess.run(["node", example, "seven.ppm"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    session = open_session(device="cpu")
+    command = ["node", str(example), "seven.ppm", str(digits_bundle)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    session = open_session(digits_bundle, device="cpu")
     primer = tokens_of(session, Image.open(PICTURE).convert("RGB"))[:128]
     expected = generate_all(session, primer, GenerationOptions(n=4, seed=1))
     lines = [[int(number) for number in line.split()] for line in done.stdout.splitlines()]

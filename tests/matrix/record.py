@@ -21,9 +21,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "bench")]
 
 import engines  # noqa: E402
 import matrix  # noqa: E402
+import native_releases  # noqa: E402
 import report  # noqa: E402
 import stand_in  # noqa: E402
 from complete_request import complete_request  # noqa: E402
+from native import clients  # noqa: E402
 from peers import machine  # noqa: E402
 from PIL import Image  # noqa: E402
 
@@ -31,8 +33,8 @@ from igpt_runtime.bundle import graph_io  # noqa: E402
 from igpt_runtime.engine.kv_cache import new_cache  # noqa: E402
 from igpt_runtime.engine.random import uniforms  # noqa: E402
 
-DEMO = ROOT / "models" / "demo"
-PICTURE = DEMO / "examples" / "seven.png"
+DIGITS = ROOT / "models" / "digits"
+PICTURE = DIGITS / "examples" / "seven.png"
 SEED, N = 1, 8
 
 
@@ -116,17 +118,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundles", type=Path, default=ROOT / "build" / "matrix")
     parser.add_argument("--runtime", action="append", choices=engines.ENGINES, help="only this one's rows; repeatable")
+    parser.add_argument("--clients", action="store_true", help="only the table of clients in other languages")
     options = parser.parse_args()
     chosen = options.runtime or list(engines.ENGINES)
-    before = [] if options.runtime is None else json.loads(report.RECORD.read_text())["rows"]
-    kept = {row["runtime"]: [r for r in before if r["runtime"] == row["runtime"]] for row in before}
+    before = json.loads(report.RECORD.read_text())
+    kept = {row["runtime"]: [r for r in before["rows"] if r["runtime"] == row["runtime"]] for row in before["rows"]}
     options.bundles.mkdir(parents=True, exist_ok=True)
     bundles = matrix.golden_bundles(options.bundles)
-    demos = {
-        (precision, profile): matrix.export(options.bundles, DEMO, precision, profile, "demo")
+    digits = {
+        (precision, profile): matrix.export(options.bundles, DIGITS, precision, profile, "digits")
         for precision in matrix.PRECISIONS
         for profile in (matrix.FUSED, matrix.PORTABLE)
     }
+    if options.clients:
+        fused = {precision: digits[precision, matrix.FUSED] for precision in matrix.PRECISIONS}
+        found = {language: native_releases.outcomes(language, fused) for language in clients.LANGUAGES}
+        write({**before, "clients": found})
+        return
     kernels = matrix.cuda_kernels(bundles["fp16", matrix.FUSED])
     rows = []
     for name, engine in engines.ENGINES.items():
@@ -138,14 +146,20 @@ def main() -> None:
             graphs = matrix.outcomes(engine.open, bundles, precision)
             row = {"runtime": name, "version": engine.version(), "precision": precision, "graphs": graphs}
             if engine.timed:
-                row |= speeds(name, demos, precision, graphs)
+                row |= speeds(name, digits, precision, graphs)
             rows.append(row)
     record = {
+        **before,
         "date": datetime.date.today().isoformat(),
         "machine": machine.describe(),
         "rows": rows,
         "cuda": {"version": stand_in.package_version(), "graphs": kernels},
     }
+    write(record)
+
+
+def write(record: dict[str, Any]) -> None:
+    """The record and its page."""
     report.RECORD.write_text(json.dumps(record, indent=1) + "\n")
     report.write_page(record)
 

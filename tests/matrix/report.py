@@ -141,16 +141,30 @@ def table(record: Mapping[str, Any]) -> str:
         "Logits: in fp32 against transformers', in int8 (weights and cache) against ONNX Runtime's in Python. "
         "CUDA: nodes of the fused graphs that the provider has kernels for; asked without a GPU, it computed nothing. "
         "WebGPU: on SwiftShader, a GPU that the processor computes, hence no speed; only its decoding is used. "
-        "Tokens/s: half a digit of the demo model completed 8 times, the picture's reading and prefill included; in "
+        "Tokens/s: half a digit of 16x16 pixels completed 8 times, the picture's reading and prefill included; in "
         "steps with this project's loops, in OpenVINO and the evaluator a plain one over `decode`; "
         f"{machine['cpu']}, {machine['cores']} cores."
     )
     return "\n".join([*lines, "", *(f"{i}. {text}" for i, text in enumerate(notes.texts, 1)), "", about])
 
 
+def clients_table(record: Mapping[str, Any]) -> str:
+    """The clients in other languages: which precisions they draw as Python does, by release."""
+    releases = list(next(iter(record["clients"].values())))
+    lines = [f"| client | {' | '.join(releases)} |", "|---" * (len(releases) + 1) + "|"]
+    for language, outcomes in record["clients"].items():
+        cells = [
+            ", ".join(name if how == "same" else f"{name} {how}" for name, how in outcomes[release].items())
+            for release in releases
+        ]
+        lines.append(f"| {' | '.join([language, *cells])} |")
+    return "\n".join(lines)
+
+
 def write_page(record: Mapping[str, Any]) -> None:
     """Bring the page up to date."""
-    PAGE.write_text(with_table(PAGE.read_text(), "matrix", table(record)))
+    page = with_table(PAGE.read_text(), "matrix", table(record))
+    PAGE.write_text(with_table(page, "clients", clients_table(record)))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> matrix.Bundles:
 def test_the_page_shows_the_record() -> None:
     page = report.PAGE.read_text()
     assert with_table(page, "matrix", report.table(RECORD)) == page
+    assert with_table(page, "clients", report.clients_table(RECORD)) == page
 
 
 def test_record_is_complete() -> None:

@@ -16,11 +16,13 @@ sys.path.insert(0, str(HERE))
 
 import engines  # noqa: E402
 import matrix  # noqa: E402
+import native_releases  # noqa: E402
 import report  # noqa: E402
+from native import clients  # noqa: E402
 
 from igpt_export.card.onnxruntime_minimum import minimum  # noqa: E402
 
-EXAMPLE = ROOT / "models" / "demo" / "examples" / "seven.png"
+EXAMPLE = ROOT / "models" / "digits" / "examples" / "seven.png"
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_commands_draw_the_same(tmp_path: Path, precision: str) -> None:
     """Alone, and several that share what is given."""
     release = minimum(matrix.FUSED, precision, precision).release
     assert release is not None
-    bundle = matrix.export(tmp_path, ROOT / "models" / "demo", precision, matrix.FUSED, "demo")
+    bundle = matrix.export(tmp_path, ROOT / "models" / "digits", precision, matrix.FUSED, "digits")
 
     def run(*arguments: object, environment: dict[str, str] | None = None) -> str:
         command = [sys.executable, "-m", "igpt_runtime", *map(str, arguments), "--model", str(bundle)]
@@ -76,6 +78,19 @@ def test_an_older_release_is_refused(bundle_of: Callable[[str, str], Path], pict
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "needs ONNX Runtime 1.28 or newer, and 1.25." in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", clients.LANGUAGES)
+def test_clients_in_other_languages(tmp_path: Path, language: str) -> None:
+    """The oldest releases and the newest, as the record says."""
+    checkpoint = ROOT / "models" / "digits"
+    bundles = {
+        precision: matrix.export(tmp_path, checkpoint, precision, matrix.FUSED, "digits")
+        for precision in matrix.PRECISIONS
+    }
+    expected = json.loads(report.RECORD.read_text())["clients"][language]
+    assert native_releases.outcomes(language, bundles) == expected
 
 
 def test_the_newest_release_is_pinned() -> None:

@@ -1,71 +1,26 @@
-"""The clients in other languages are built and replay the golden pack; without a toolchain its tests are skipped.
+"""The clients in other languages are built and replay the golden pack; without a toolchain its tests are skipped."""
 
-What is built stays in build/native.
-"""
-
-import functools
-import json
-import os
 import re
-import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import onnxruntime
 import pytest
+from bench.clients import measure
+from native.clients import BUILD, ENVIRONMENT, LANGUAGES, ROOT, RUNTIME, build_c, needs, program, run, sample
 
-ROOT = Path(__file__).parents[2]
-RUNTIME = ROOT / "runtime"
-BUILD = ROOT / "build" / "native"
-DEMO = RUNTIME / "python/igpt_runtime/demo"
-LIBRARY = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"))
-ENVIRONMENT = {
-    **os.environ,
-    "IGPT_ORT_LIBRARY": str(LIBRARY),
-    "IGPT_GOLDEN": str(ROOT / "tests/golden"),
-    "IGPT_DEMO": str(DEMO),
-}
+# Precisions of weights and of the cache, besides fp32, in which clients draw what Python draws.
+ROUNDED = [("int8", "int8"), ("int8", "fp32"), ("int4", "int8")]
+HALF = ("fp16", "fp16")  # which has no graph for one call
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 pytestmark = pytest.mark.slow
 
 
-def needs(*programs: str) -> None:
-    """Skip a test without these programs."""
-    missing = [program for program in programs if shutil.which(program) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-
-
-def run(*command: object, cwd: Path = ROOT, **variables: str) -> str:
-    """What a command prints; its failure is the test's."""
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env={**ENVIRONMENT, **variables}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-8000:]
-    return done.stdout
-
-
-def build_c(name: str, *options: str, **variables: str) -> Path:
-    """C and C++ with their tests and programs, in a directory of that name."""
-    needs("cmake", "ninja")
-    directory = BUILD / name
-    wanted = ["-DIGPT_BUILD_TESTS=ON", "-DIGPT_WERROR=ON", f"-DIGPT_ORT_INCLUDE={official_header()}", *options]
-    run("cmake", "-G", "Ninja", "-S", RUNTIME / "c", "-B", directory, *wanted, **variables)
-    run("cmake", "--build", directory)
-    return directory
-
-
-@functools.cache
-def official_header() -> str:
-    """The directory of ONNX Runtime's own header: that of the package for Go, which has a copy; "" without Go."""
-    if shutil.which("go") is None:
-        return ""
-    record = json.loads(run("go", "mod", "download", "-json", "github.com/yalue/onnxruntime_go@v1.27.0", cwd=Path("/")))
-    directory: str = record["Dir"]
-    assert (Path(directory) / "onnxruntime_c_api.h").is_file()
-    return directory
+@pytest.fixture(autouse=True)
+def digits(digits_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bundle that clients are tried with besides the golden pack, and that their tests find."""
+    monkeypatch.setitem(ENVIRONMENT, "IGPT_DIGITS", str(digits_bundle))
+    return digits_bundle
 
 
 def test_c_and_cpp() -> None:
@@ -94,7 +49,7 @@ def test_c_with_random_pictures_options_and_bundles() -> None:
     run(directory / "tests/igpt_fuzz", "-runs=300", "-seed=1", "-rss_limit_mb=6000", cwd=directory)
 
 
-def test_installed_c_library(tmp_path: Path) -> None:
+def test_installed_c_library(digits: Path, tmp_path: Path) -> None:
     """A program finds it by pkg-config."""
     needs("pkg-config", "gcc")
     run("cmake", "--install", build_c("c"), "--prefix", tmp_path)
@@ -102,7 +57,7 @@ def test_installed_c_library(tmp_path: Path) -> None:
     flags = run("pkg-config", "--cflags", "--libs", "igpt", PKG_CONFIG_PATH=str(package.parent)).split()
     source = sample("c", tmp_path / "sample.c")
     run("gcc", "-std=c11", source, "-o", tmp_path / "sample", *flags)
-    assert run(tmp_path / "sample", DEMO, LD_LIBRARY_PATH=str(package.parent.parent)).count("\n") == 4
+    assert run(tmp_path / "sample", digits, LD_LIBRARY_PATH=str(package.parent.parent)).count("\n") == 4
 
 
 def test_java() -> None:
@@ -134,90 +89,54 @@ def test_go() -> None:
     assert re.search(r"^ok\s+igpt\s", run("go", "test", "-race", "./...", cwd=directory), re.MULTILINE)
 
 
-def sample(language: str, place: Path) -> Path:
-    """The program of a language in runtime/README.md, as a file."""
-    text = (RUNTIME / "README.md").read_text()
-    code = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(code) == 1
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(code[0])
-    return place
+@pytest.fixture(scope="module")
+def digits_in(digits_bundle: Path, made_once: MadeOnce) -> Callable[..., list[Path]]:
+    """A function from precisions of weights and cache to bundles; the first one is in fp32."""
+    from igpt_export.checkpoint.checkpoint import load_checkpoint
+    from igpt_export.export import ExportOptions, export_bundle
+    from igpt_export.precision.precision import Precision
+
+    checkpoint = load_checkpoint(ROOT / "models/digits")
+
+    def make(weights: str, kv_cache: str) -> Path:
+        options = ExportOptions(Precision(weights, kv_cache), embed=weights != "fp16")
+        return made_once(f"digits-{weights}-{kv_cache}", lambda path: export_bundle(checkpoint, path, options))
+
+    return lambda *precisions: [digits_bundle, *(make(*precision) for precision in precisions)]
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What the program prints in Python."""
-    return run(sys.executable, sample("python", tmp_path_factory.mktemp("python") / "sample.py"), DEMO)
+def expected(digits_in: Callable[..., list[Path]], tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
+    """What the program prints in Python, by bundle."""
+    command = program("Python", tmp_path_factory.mktemp("python"))
+    return {bundle: run(*command, bundle) for bundle in digits_in(*ROUNDED)}
 
 
-@pytest.mark.parametrize(
-    ("language", "compiler"), [("c", ("gcc", "-std=c11")), ("cpp", ("g++", "-std=c++17"))], ids=["c", "cpp"]
-)
-def test_sample_in_c_and_cpp(language: str, compiler: tuple[str, str], expected: str, tmp_path: Path) -> None:
-    needs(compiler[0])
-    library = build_c("c") / "libigpt.a"
-    source = sample(language, tmp_path / f"sample.{language}")
-    include = [f"-I{RUNTIME / folder}" for folder in ("c", "cpp")]
-    warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
-    run(*compiler, *warnings, *include, source, library, "-o", tmp_path / "sample", "-lm", "-ldl", "-lpthread")
-    assert run(tmp_path / "sample", DEMO) == expected
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_sample(language: str, expected: dict[Path, str], tmp_path: Path) -> None:
+    """It prints for each bundle what it prints in Python."""
+    command = program(language, tmp_path)
+    for bundle, printed in expected.items():
+        assert run(*command, bundle) == printed, bundle.name
 
 
-def test_sample_in_rust(expected: str) -> None:
-    needs("cargo")
-    directory = BUILD / "rust-sample"
-    sample("rust", directory / "src/main.rs")
-    (directory / "Cargo.toml").write_text(
-        '[package]\nname = "sample"\nversion = "0.1.0"\nedition = "2024"\n\n[workspace]\n\n'
-        f'[dependencies]\nigpt = {{ path = "{RUNTIME / "rust"}" }}\n'
-    )
-    shutil.copy(RUNTIME / "rust/Cargo.lock", directory)
-    run("cargo", "build", "--quiet", cwd=directory, CARGO_TARGET_DIR=str(BUILD / "rust"))
-    assert run(BUILD / "rust/debug/sample", DEMO) == expected
+def test_loops(digits_in: Callable[..., list[Path]]) -> None:
+    """Those that are timed draw step by step, with every kind of cache, what Python does."""
+    needs("cmake", "ninja", "gcc", "g++", "cargo")
+    commands = measure.build()
+    for bundle in digits_in(*ROUNDED, HALF):
+        drawn = {name: run(*command, bundle, 2, 0).split() for name, command in commands.items()}
+        assert len(drawn["Python"]) == 2 * 256
+        assert [name for name, tokens in drawn.items() if tokens != drawn["Python"]] == [], bundle.name
 
 
-def test_sample_in_go(expected: str, tmp_path: Path) -> None:
-    needs("go", "gcc")
-    run("go", "generate", ".", cwd=RUNTIME / "go")
-    sample("go", tmp_path / "main.go")
-    (tmp_path / "go.mod").write_text(
-        f"module sample\n\ngo 1.24\n\nrequire igpt v0.0.0\n\nreplace igpt => {RUNTIME / 'go'}\n"
-    )
-    run("go", "build", "-o", "sample", ".", cwd=tmp_path)
-    assert run(tmp_path / "sample", DEMO) == expected
-
-
-def test_sample_in_java(expected: str, tmp_path: Path) -> None:
-    needs("mvn")
-    java = next((home / "bin/java" for home in jdks() if home.is_dir()), None)
-    if java is None:
-        pytest.skip("not installed: a JDK of 22 or newer")
-    assert "java: skipped" not in run("./test.sh", "--quiet", "package", "-DskipTests", cwd=RUNTIME / "java")
-    jar = next((RUNTIME / "java/target").glob("igpt-*.jar"))
-    program = sample("java", tmp_path / "Sample.java")
-    assert run(java, "--enable-native-access=ALL-UNNAMED", "-cp", jar, program, DEMO) == expected
-
-
-def test_sample_in_javascript(expected: str) -> None:
+def test_sample_in_javascript(digits: Path, expected: dict[Path, str]) -> None:
+    """In fp32 only, as it is another release of ONNX Runtime, which rounds otherwise."""
     needs("node")
     if not (RUNTIME / "js/node_modules").is_dir():
         pytest.skip("not installed: the packages of runtime/js (make js)")
-    program = sample("js", RUNTIME / "js/test/sample-of-the-readme.mjs")
+    source = sample("js", RUNTIME / "js/test/sample-of-the-readme.mjs")
     try:
-        assert run("node", program, DEMO) == expected
+        assert run("node", source, digits) == expected[digits]
     finally:
-        program.unlink()
-
-
-def jdks() -> list[Path]:
-    """Installed JDKs of 22 or newer."""
-    homes = [Path(os.environ.get("JAVA_HOME", "/nowhere")), *Path("/usr/lib/jvm").glob("*")]
-    return [home for home in homes if _release(home) >= 22]
-
-
-def _release(home: Path) -> int:
-    try:
-        match = re.search(r'^JAVA_VERSION="(\d+)', (home / "release").read_text(), re.MULTILINE)
-    except OSError:
-        return 0
-    return int(match[1]) if match else 0
+        source.unlink()

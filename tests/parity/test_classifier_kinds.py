@@ -23,7 +23,7 @@ from igpt_runtime.errors import CheckpointError, OptionError
 
 ROOT = Path(__file__).parents[2]
 JS = ROOT / "runtime/js"
-PICTURE = ROOT / "models/demo/examples/seven.png"
+PICTURE = ROOT / "models/digits/examples/seven.png"
 KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "single-label": ({"num_labels": 4, "problem_type": "single_label_classification"}, "softmax"),
     "unnamed": ({"num_labels": 4}, "softmax"),

@@ -25,7 +25,7 @@ from igpt_runtime.bundle.graph_io import TensorSpec
 from igpt_runtime.engine.generate import generate_all
 from igpt_runtime.pictures.palette import image_to_tokens, nearest_clusters, tokens_to_image
 
-DEMO = Path(__file__).parents[2] / "runtime" / "python" / "igpt_runtime" / "demo"
+SEVEN = Path(__file__).parents[2] / "models" / "digits" / "examples" / "seven.png"
 PHOTO = load_sample_image("china.jpg")
 RNG = np.random.default_rng(0)
 
@@ -39,8 +39,8 @@ def opened(path: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def demo_complete() -> Run:
-    return opened(DEMO / "complete.onnx")
+def complete_digits(digits_bundle: Path) -> Run:
+    return opened(digits_bundle / "complete.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -120,16 +120,16 @@ def check_tokens(run: Run, pixels: np.ndarray, form: ImageFormat, crop: bool) ->
     assert np.array_equal(run(image=pixels)[0], expected), pixels.shape
 
 
-def test_preprocess_of_the_demo() -> None:
-    form, run = open_session(DEMO).manifest.image_format, opened(DEMO / "preprocess.onnx")
+def test_preprocess_of_digits(digits_bundle: Path) -> None:
+    form, run = open_session(digits_bundle).manifest.image_format, opened(digits_bundle / "preprocess.onnx")
     for digit in load_digits().images[:100]:
         pixels = np.repeat((digit * (255 / 16)).astype(np.uint8)[..., None], 3, axis=-1)
         expected = image_to_tokens(Image.fromarray(pixels), form.clusters, form.height, form.width)
         assert np.array_equal(run(image=pixels)[0], expected.ravel())
 
 
-def test_postprocess_takes_any_number_for_a_token() -> None:
-    form, run = open_session(DEMO).manifest.image_format, opened(DEMO / "postprocess.onnx")
+def test_postprocess_takes_any_number_for_a_token(digits_bundle: Path) -> None:
+    form, run = open_session(digits_bundle).manifest.image_format, opened(digits_bundle / "postprocess.onnx")
     tokens = RNG.integers(0, len(form.clusters), (3, 256))
     expected = [np.asarray(tokens_to_image(row, form.clusters, 16, 16)) for row in tokens]
     assert np.array_equal(run(tokens=tokens)[0], expected)
@@ -140,33 +140,33 @@ def test_postprocess_takes_any_number_for_a_token() -> None:
 
 
 @pytest.mark.parametrize("seed", [*range(17), 2**32, 2**53 + 1, 2**64 - 1])
-def test_one_call_draws_what_the_host_loop_draws(demo_complete: Run, seed: int) -> None:
-    session = open_session(DEMO)
+def test_one_call_draws_what_the_host_loop_draws(complete_digits: Run, digits_bundle: Path, seed: int) -> None:
+    session = open_session(digits_bundle)
     form = session.manifest.image_format
-    pixels = np.asarray(Image.open(DEMO.parents[3] / "models/demo/examples/seven.png").convert("RGB"))
+    pixels = np.asarray(Image.open(SEVEN).convert("RGB"))
     primer = image_to_tokens(Image.fromarray(pixels), form.clusters, 16, 16).ravel()
     keep_rows, n = (0, 8, 15, 1, 16)[seed % 5], (1, 8, 3, 9)[seed % 4]
     options = {"temperature": (1.0, 0.7, 0.0)[seed % 3], "top_k": (0, 5)[seed % 2], "top_p": (1.0, 0.9)[seed % 2]}
-    images, tokens = demo_complete(**complete_request(pixels, keep_rows, n, seed, **options))
+    images, tokens = complete_digits(**complete_request(pixels, keep_rows, n, seed, **options))
     expected = generate_all(session, primer[: keep_rows * 16], GenerationOptions(n=n, seed=seed, **options))
     assert np.array_equal(tokens, expected)
     assert np.array_equal(images[0], np.asarray(tokens_to_image(expected[0], form.clusters, 16, 16)))
 
 
 @pytest.mark.parametrize(("given", "meant"), [((-3, 0), (0, 1)), ((99, -7), (16, 1)), ((2**62, 2), (16, 2))])
-def test_out_of_range(demo_complete: Run, given: tuple[int, int], meant: tuple[int, int]) -> None:
+def test_out_of_range(complete_digits: Run, given: tuple[int, int], meant: tuple[int, int]) -> None:
     pixels = np.zeros((5, 5, 3), np.uint8)
     for actual, expected in zip(
-        demo_complete(**complete_request(pixels, *given, seed=1)),
-        demo_complete(**complete_request(pixels, *meant, seed=1)),
+        complete_digits(**complete_request(pixels, *given, seed=1)),
+        complete_digits(**complete_request(pixels, *meant, seed=1)),
         strict=True,
     ):
         assert np.array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("graph", ["preprocess", "classify", "score"])
-def test_bad_pictures_are_refused(graph: str) -> None:
-    run = opened(DEMO / f"{graph}.onnx")
+def test_bad_pictures_are_refused(digits_bundle: Path, graph: str) -> None:
+    run = opened(digits_bundle / f"{graph}.onnx")
     bad = [
         np.zeros((0, 0, 3), np.uint8),
         np.zeros((0, 5, 3), np.uint8),
@@ -182,9 +182,9 @@ def test_bad_pictures_are_refused(graph: str) -> None:
 
 @pytest.mark.parametrize("graph", ["prefill", "decode", "decode_shared"])
 @pytest.mark.parametrize("token", [-300, 257, 2**40])
-def test_hostile_tokens_are_refused(graph: str, token: int) -> None:
+def test_hostile_tokens_are_refused(digits_bundle: Path, graph: str, token: int) -> None:
     """What is no token is an error of the graph, never read from somewhere else."""
-    record = open_session(DEMO).manifest.graphs[graph]
+    record = open_session(digits_bundle).manifest.graphs[graph]
     sizes = {"batch": 1, "sequence": 1, "prefix": 2, "capacity": 8}
     inputs = {
         spec.name: np.zeros([sizes[d] if isinstance(d, str) else d for d in spec.shape], spec.dtype)
@@ -194,7 +194,7 @@ def test_hostile_tokens_are_refused(graph: str, token: int) -> None:
     if "past_length" in inputs:
         inputs["past_length"][...] = 2
     with pytest.raises(Exception, match="out of data bounds"):
-        opened(DEMO / record.file)(**inputs)
+        opened(digits_bundle / record.file)(**inputs)
 
 
 def test_against_transformers(tiny_checkpoint: Path, bundles: Callable[..., Path]) -> None:

@@ -18,7 +18,7 @@ from igpt_runtime.privacy import HUB
 
 ROOT = Path(__file__).resolve().parents[2]
 JS = ROOT / "runtime/js"
-SEVEN = ROOT / "models/demo/examples/seven.png"
+SEVEN = ROOT / "models/digits/examples/seven.png"
 CALLS = "trace=%network,openat,open,creat,mkdir,mkdirat,rename,renameat,renameat2"
 WRITES = re.compile(r'(?:openat|open|creat|mkdir|mkdirat)\((?:AT_FDCWD, |\d+, )?"(?P<path>[^"]*)"(?P<rest>.*)')
 INTERNET = re.compile(r"socket\(AF_INET6?|sa_family=AF_INET6?")
@@ -96,7 +96,7 @@ def test_of_bench(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_of_igpt_export(tmp_path: Path) -> None:
-    command = ["-m", "igpt_export", "--variant", "demo", "--no-embed", "-o", "bundle"]
+    command = ["-m", "igpt_export", "--variant", "digits", "--no-embed", "-o", "bundle"]
     check(*watched(tmp_path, sys.executable, *command))
     assert (tmp_path / "work/bundle/manifest.json").is_file()
 

@@ -53,7 +53,7 @@ impl SessionBuilder {
     /// `weights.safetensors` if they do not hold their weights. What is given is copied.
     ///
     /// ```
-    /// # let bundle = std::path::PathBuf::from(std::env::var("IGPT_DEMO")?);
+    /// # let bundle = std::path::PathBuf::from(std::env::var("IGPT_DIGITS")?);
     /// let graph = std::fs::read(bundle.join("score.onnx"))?; // or include_bytes!
     /// let weights = std::fs::read(bundle.join("weights.safetensors"))?;
     /// let session = igpt::Session::builder().open_memory(&[("score", &graph)], Some(&weights))?;

@@ -49,7 +49,7 @@ impl Session {
     /// As [`Session::complete`], token by token. It needs no `complete.onnx`.
     ///
     /// ```
-    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DEMO")?)?;
+    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DIGITS")?)?;
     /// # let pixels = vec![200; 40 * 30 * 3];
     /// # let image = igpt::Image { width: 40, height: 30, data: pixels };
     /// let options = session.info().options;
@@ -76,7 +76,7 @@ impl Session {
     /// Draws what follows the first tokens of a picture. `primer` has at most `n_positions` tokens, and may be empty.
     ///
     /// ```
-    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DEMO")?)?;
+    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DIGITS")?)?;
     /// let options = igpt::Options { n: 3, ..session.info().options };
     /// let first = session.generate(&[7, 7, 9], &options)?.next().unwrap()?;
     /// assert_eq!((first.position, first.tokens.len()), (3, 3));

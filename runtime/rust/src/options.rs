@@ -8,7 +8,7 @@ const MAX_N: usize = 1 << 16; // samples of one request: a bound on the memory i
 /// stands for what a request leaves out.
 ///
 /// ```
-/// # let session = igpt::Session::open(std::env::var("IGPT_DEMO")?)?;
+/// # let session = igpt::Session::open(std::env::var("IGPT_DIGITS")?)?;
 /// let options = igpt::Options { n: 4, seed: 7, ..session.info().options };
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

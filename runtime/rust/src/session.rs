@@ -42,7 +42,7 @@ impl Session {
     /// Opens the bundle in a directory with default options. See [`SessionBuilder::open`].
     ///
     /// ```
-    /// # let bundle = std::env::var("IGPT_DEMO")?;
+    /// # let bundle = std::env::var("IGPT_DIGITS")?;
     /// let session = igpt::Session::open(bundle)?;
     /// println!("{} draws {} x {}", session.info().name, session.info().width, session.info().height);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -54,7 +54,7 @@ impl Session {
     /// Options to open a bundle with.
     ///
     /// ```
-    /// # let bundle = std::env::var("IGPT_DEMO")?;
+    /// # let bundle = std::env::var("IGPT_DIGITS")?;
     /// let session = igpt::SessionBuilder { threads: 1, ..igpt::Session::builder() }.open(bundle)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -87,7 +87,7 @@ impl Session {
     /// [`Error::Runtime`] if ONNX Runtime cannot make it.
     ///
     /// ```
-    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DEMO")?)?;
+    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DIGITS")?)?;
     /// let cancel = session.cancel_handle()?;
     /// let options = session.info().options;
     /// let worker = std::thread::spawn(move || session.sample(&options)?.finish());
@@ -107,7 +107,7 @@ impl Session {
     /// [`Error::Option`], [`Error::Bundle`], [`Error::Runtime`], [`Error::Memory`] or [`Error::Cancelled`].
     ///
     /// ```
-    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DEMO")?)?;
+    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DIGITS")?)?;
     /// let pixels = vec![200; 40 * 30 * 3]; // RGB, rows from the top
     /// let image = igpt::Image { width: 40, height: 30, data: pixels };
     /// let options = igpt::Options { n: 2, seed: 1, ..session.info().options };
@@ -138,7 +138,7 @@ impl Session {
     /// bundle's `classify.onnx`.
     ///
     /// ```
-    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DEMO")?)?;
+    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DIGITS")?)?;
     /// # let pixels = vec![200; 40 * 30 * 3];
     /// for (label, probability) in session.classify(&igpt::Image { width: 40, height: 30, data: pixels })? {
     ///     println!("{label} ({:.0} %)", 100.0 * probability);
@@ -157,7 +157,7 @@ impl Session {
     /// the output of the final norm. It needs the bundle's `features.onnx`.
     ///
     /// ```
-    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DEMO")?)?;
+    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DIGITS")?)?;
     /// # let pixels = vec![200; 40 * 30 * 3];
     /// let features = session.features(&igpt::Image { width: 40, height: 30, data: pixels })?;
     /// let middle = &features[session.info().n_layer / 2];
@@ -174,7 +174,7 @@ impl Session {
     /// `score.onnx`.
     ///
     /// ```
-    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DEMO")?)?;
+    /// # let mut session = igpt::Session::open(std::env::var("IGPT_DIGITS")?)?;
     /// # let pixels = vec![200; 40 * 30 * 3];
     /// let (nats, mean) = session.score(&igpt::Image { width: 40, height: 30, data: pixels })?;
     /// println!("{mean:.2} nats per token, {:.2} for the first", nats[0]);

@@ -13,6 +13,7 @@ use crate::{Error, Result};
 pub(crate) const GRAPHS: [&str; 9] =
     ["postprocess", "preprocess", "features", "classify", "score", "complete", "decode", "decode_shared", "prefill"];
 const WEIGHTS_FILE: &str = "weights.safetensors";
+const LARGE: usize = 1 << 26; // bytes of a graph that holds its own weights
 /// Where ONNX Runtime looks for weights of a graph in memory that were not given, in place of the working directory.
 const NOWHERE: (&str, &str) = ("session.model_external_initializers_file_folder_path", "igpt-no-such-directory");
 
@@ -62,6 +63,13 @@ impl Source {
             return settings.commit_from_file(path).map_err(failed);
         }
         settings = settings.with_config_entry(NOWHERE.0, NOWHERE.1)?;
+        if let (None, Part::Memory(bytes)) = (&self.weights, graph)
+            && bytes.len() < LARGE
+            && bytes.windows(WEIGHTS_FILE.len()).any(|part| part == WEIGHTS_FILE.as_bytes())
+        {
+            let words = format!("{name} needs {WEIGHTS_FILE}, which was not given; give its content too");
+            return Err(Error::Bundle(words));
+        }
         if let Some(weights) = &self.weights {
             settings = settings.with_external_initializer_file_in_memory(WEIGHTS_FILE, weights.read()?)?;
         }

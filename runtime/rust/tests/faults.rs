@@ -145,7 +145,11 @@ fn weights() {
     let altered = fs::read(place.0.join("weights.safetensors")).unwrap();
     refused!(Bundle, Session::builder().open_memory(&graphs, Some(&altered)), "score has missing or altered weights");
     refused!(Bundle, Session::builder().open_memory(&graphs, Some(&altered[..999])), "cannot be loaded");
-    refused!(Bundle, Session::builder().open_memory(&graphs, None), "score of what was given cannot be loaded");
+    refused!(
+        Bundle,
+        Session::builder().open_memory(&graphs, None),
+        "score needs weights.safetensors, which was not given"
+    );
 
     place.edit("weights.safetensors", |weights| weights[..999].to_vec());
     refused!(Bundle, open(&place.0).score(&photo), "cannot be loaded");
@@ -157,7 +161,7 @@ fn weights() {
 fn wrong_graphs() {
     let (place, photo) = (Scratch::bundle("wrong"), grey());
     fs::copy(golden().join("score.onnx"), place.0.join("classify.onnx")).unwrap();
-    fs::copy(demo().join("preprocess.onnx"), place.0.join("preprocess.onnx")).unwrap();
+    fs::copy(digits().join("preprocess.onnx"), place.0.join("preprocess.onnx")).unwrap();
     fs::remove_file(place.0.join("complete.onnx")).unwrap();
     place.edit("decode.onnx", |mut graph| {
         let damage = b"MatMul";
@@ -202,7 +206,7 @@ fn no_provider() {
 
 #[test]
 fn cancelled_within_a_call() {
-    let (mut session, photo) = (open(demo()), grey());
+    let (mut session, photo) = (open(digits()), grey());
     let many = some(&session, 4096); // minutes of work
     let cancel = session.cancel_handle().unwrap();
     let later = thread::spawn(move || {
@@ -237,7 +241,7 @@ fn cancelled_in_steps() {
 
 #[test]
 fn cancelled_within_a_step() {
-    let mut session = open(demo());
+    let mut session = open(digits());
     let (many, cancel) = (some(&session, 64), session.cancel_handle().unwrap());
     let mut run = session.generate(&[0], &many).unwrap();
     assert!(run.next().unwrap().is_ok());
@@ -263,7 +267,7 @@ fn memory() {
 #[test]
 #[ignore = "memory runs it"]
 fn short_of_memory() {
-    let (mut session, photo) = (open(demo()), grey());
+    let (mut session, photo) = (open(digits()), grey());
     let most = some(&session, 65536);
     refused!(Memory, session.sample(&most).unwrap().finish(), "65536 samples need 103.1 GB of cache");
     refused!(Memory, session.complete(&photo, 8, &most), "there is not enough memory");

@@ -136,13 +136,13 @@ fn steps(mut run: Run) -> Vec<Vec<i64>> {
 
 #[test]
 fn any_number_of_samples() {
-    let (photo, mut demo) = (grey(), open(demo()));
+    let (photo, mut digits) = (grey(), open(digits()));
     for keep_rows in [0, 9, 15] {
-        let recommended = demo.info().options;
+        let recommended = digits.info().options;
         let options = |n| Options { n, seed: 3, ..recommended };
-        let eight = demo.complete(&photo, keep_rows, &options(8)).unwrap();
+        let eight = digits.complete(&photo, keep_rows, &options(8)).unwrap();
         for n in [1, 3, 8] {
-            let found = demo.complete_steps(&photo, keep_rows, &options(n)).unwrap().finish().unwrap();
+            let found = digits.complete_steps(&photo, keep_rows, &options(n)).unwrap().finish().unwrap();
             assert_eq!(found.tokens, eight.tokens[..n], "{keep_rows} rows, {n} samples");
             assert_eq!(found.images, eight.images[..n]);
         }
@@ -198,12 +198,12 @@ fn from_the_cache_of_the_hub() {
 
 #[test]
 fn info() {
-    let session = open(demo());
+    let session = open(digits());
     let info = session.info();
-    assert_eq!((info.name.as_str(), info.height, info.width, info.n_positions), ("demo", 16, 16, 256));
+    assert_eq!((info.name.as_str(), info.height, info.width, info.n_positions), ("digits", 16, 16, 256));
     assert_eq!((info.n_layer, info.n_head, info.head_dim, info.n_clusters), (6, 4, 32, 256));
     assert_eq!((info.precision.as_str(), info.kv_cache.as_str()), ("fp32", "fp32"));
-    assert_eq!((info.options.temperature, info.options.top_k, info.options.top_p), (0.8, 0, 0.95));
+    assert_eq!((info.options.temperature, info.options.top_k, info.options.top_p), (0.8, 0, 1.0));
     assert!(!info.labels.is_empty());
     assert_eq!(open(golden()).info().labels, ["a", "b", "c"]);
 }

@@ -20,7 +20,7 @@ PROJECT = HERE.parents[2]
 KIT = PROJECT / "build" / "gpu-kit"  # what is carried
 CACHE = PROJECT / "build" / "gpu-kit-parts"  # what takes time to make
 SIZES = ("small-fp16", "small-fp32", "medium-fp16", "large-fp16")
-DEMO = ("fp16", "int8", "int4")
+DIGITS = ("fp32", "fp16", "int8", "int4")
 PYTHON = "3.12"  # of the other machine
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 WHEELS = ("onnx-ir", "onnx-safetensors")  # which the other machine lacks, or has older
@@ -66,14 +66,14 @@ def forget_what_is_old() -> None:
 
 
 def make_bundles() -> list[str]:
-    """The demo model's, the tests' tiny ones, and graphs of full size; their folders below the cache."""
+    """Those of the model of digits, the tests' tiny ones, and graphs of full size; their folders below the cache."""
     bundles, graphs = CACHE / "bundles", CACHE / "graphs"
     for directory in (bundles, graphs):
         directory.mkdir(exist_ok=True)
-    export = [sys.executable, "-m", "igpt_export", "--variant", "demo"]
-    for precision in DEMO:
-        if not (bundles / f"demo-{precision}").exists():
-            run(*export, "--precision", precision, "--output", bundles / f"demo-{precision}")
+    export = [sys.executable, "-m", "igpt_export", "--variant", "digits"]
+    for precision in DIGITS:
+        if not (bundles / f"digits-{precision}").exists():
+            run(*export, "--precision", precision, "--output", bundles / f"digits-{precision}")
     if not (bundles / "tiny-fp16").exists():
         say("exporting the tests' tiny model")
         run(sys.executable, HERE / "tiny.py", PROJECT, bundles)

@@ -94,9 +94,8 @@ def use(config: Json) -> None:
     igpt_runtime.engine.generate.alike_cache = kv_cache.new_cache if config.get("host_cache") else kv_cache.alike_cache
 
 
-def session_of(stage: Stage, bundle: str | None, device: str | None = None) -> Any:
-    path = None if bundle is None else Path(stage.options["kit"]) / bundle
-    return open_session(path, device=device or stage.options["device"])
+def session_of(stage: Stage, bundle: str, device: str | None = None) -> Any:
+    return open_session(Path(stage.options["kit"]) / bundle, device=device or stage.options["device"])
 
 
 def gpu_memory() -> float | None:

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
-from stage import ROOT, Stage, placement, session_of, steps_at, timed, use, wait_for
+from stage import Stage, placement, session_of, steps_at, timed, use, wait_for
 
 from igpt_runtime import GenerationOptions, generate_all
 from igpt_runtime.engine.device import with_options
@@ -19,9 +19,8 @@ from igpt_runtime.engine.graph import Graph
 
 def stage_low(stage: Stage) -> None:
     """int8, int4 and fp32 bundles on the GPU: do they run, is it right, how slow are they."""
-    for name in ("demo-int8", "demo-int4", None):
-        label = name or "demo-fp32"
-        path = Path(stage.options["kit"]) / "bundles" / name if name else ROOT / "runtime/python/igpt_runtime/demo"
+    for label in ("digits-int8", "digits-int4", "digits-fp32"):
+        path = Path(stage.options["kit"]) / "bundles" / label
         if stage.options["device"] == "cuda":
             for graph in ("prefill", "decode"):
                 with stage.attempt(f"{label}: placement of {graph}"):
@@ -31,7 +30,7 @@ def stage_low(stage: Stage) -> None:
                         "CUDA": sum(found.get("CUDA", {}).values()),
                     }
         with stage.attempt(label):
-            gpu, cpu = (session_of(stage, name and f"bundles/{name}", device) for device in (None, "cpu"))
+            gpu, cpu = (session_of(stage, f"bundles/{label}", device) for device in (None, "cpu"))
             primer = np.arange(128) % 200
             options = GenerationOptions(n=8, seed=1)
             generate_all(gpu, primer, options)

@@ -41,7 +41,7 @@ def stage_smoke(stage: Stage) -> None:
     for name, config in stage.options["configs"].items():
         use(config)
         with stage.attempt(name):
-            session = session_of(stage, "bundles/demo-fp16")
+            session = session_of(stage, "bundles/digits-fp16")
             graph = session.graph("prefill")
             stage[f"{name}: providers of prefill"] = graph.get_providers()
             logits = graph.run(["logits"], {"input_ids": np.arange(64)[None] % 200})[0]
@@ -58,7 +58,7 @@ def stage_smoke(stage: Stage) -> None:
     if stage.options["device"] == "cuda":
         for graph in ("prefill", "decode"):
             with stage.attempt(f"placement of {graph}"):
-                path = Path(stage.options["kit"]) / "bundles/demo-fp16" / f"{graph}.onnx"
+                path = Path(stage.options["kit"]) / "bundles/digits-fp16" / f"{graph}.onnx"
                 found = placement(path, capture=graph == "decode")
                 stage[f"placement of {graph}"] = {
                     "CPU": found.get("CPU", {}),
@@ -93,7 +93,7 @@ def diagnosis() -> Json:
 
 def count_captures(stage: Stage) -> Json:
     """Of 60 steps, of two loops at 2 rows and one at 3: how many times ONNX Runtime logs that it replays a graph."""
-    session = session_of(stage, "bundles/demo-fp16")
+    session = session_of(stage, "bundles/digits-fp16")
     with tempfile.TemporaryFile("w+", errors="replace") as file:
         kept = os.dup(2)
         ort.set_default_logger_severity(1)
@@ -114,19 +114,19 @@ def count_captures(stage: Stage) -> Json:
 
 
 def stage_parity(stage: Stage) -> None:
-    """fp16 on the GPU against fp32 on the CPU, and the promises of the README, with the demo model and small."""
+    """fp16 on the GPU against fp32 on the CPU, and the promises of the README, with the model of digits and small."""
     use(stage.options["config"])
-    gpu, cpu = session_of(stage, "bundles/demo-fp16"), session_of(stage, None, "cpu")
-    files = sorted((ROOT / "models/demo/examples").glob("*.png"))[:8]
+    gpu, cpu = session_of(stage, "bundles/digits-fp16"), session_of(stage, "bundles/digits-fp32", "cpu")
+    files = sorted((ROOT / "models/digits/examples").glob("*.png"))[:8]
     tokens = np.stack([tokens_of(cpu, read_image(path)) for path in files])
     inputs = np.concatenate([np.full((len(tokens), 1), cpu.manifest.config.sos), tokens[:, :-1]], axis=1).astype(
         np.int64
     )
     exact = prefill_logits(cpu, inputs)
-    with stage.attempt("demo prefill"):
-        stage["demo prefill"] = differences(prefill_logits(gpu, inputs), exact)
-    with stage.attempt("demo steps"):
-        stage["demo steps"] = differences(stepped_logits(gpu, inputs), exact)
+    with stage.attempt("digits prefill"):
+        stage["digits prefill"] = differences(prefill_logits(gpu, inputs), exact)
+    with stage.attempt("digits steps"):
+        stage["digits steps"] = differences(stepped_logits(gpu, inputs), exact)
     half = tokens.shape[1] // 2
     with stage.attempt("greedy"):
         greedy = GenerationOptions(n=1, temperature=0.0)
@@ -169,7 +169,7 @@ def stage_parity(stage: Stage) -> None:
     with stage.attempt("graph and eager"):
         captured = [generate_all(gpu, tokens[1][:half], GenerationOptions(n=n, seed=n)) for n in (1, 8, 3)]
         use({**stage.options["config"], "graph": False})
-        eager = session_of(stage, "bundles/demo-fp16")
+        eager = session_of(stage, "bundles/digits-fp16")
         plain = [generate_all(eager, tokens[1][:half], GenerationOptions(n=n, seed=n)) for n in (1, 8, 3)]
         stage["captured as eager"] = [bool(np.array_equal(a, b)) for a, b in zip(captured, plain, strict=True)]
         use(stage.options["config"])

@@ -16,7 +16,7 @@ from igpt_runtime.bundle.config import SamplingDefaults
 from igpt_runtime.errors import CheckpointError
 
 Write = Callable[..., Path]
-DEMO = Path(__file__).parents[3] / "models" / "demo"
+DIGITS = Path(__file__).parents[3] / "models" / "digits"
 PLAIN = SamplingDefaults(1.0, 0, 1.0)
 
 
@@ -109,10 +109,10 @@ def test_damaged_file(write_checkpoint: Write, text: str, expected: str) -> None
     assert "\n" not in message
 
 
-def test_the_demos_is_what_transformers_would_do() -> None:
-    config = transformers.GenerationConfig.from_pretrained(DEMO)
-    assert (config.do_sample, config.temperature, config.top_k, config.top_p) == (True, 0.8, 0, 0.95)
-    assert load_checkpoint(DEMO).sampling == SamplingDefaults(0.8, 0, 0.95)
+def test_that_of_digits_is_what_transformers_would_do() -> None:
+    config = transformers.GenerationConfig.from_pretrained(DIGITS)
+    assert (config.do_sample, config.temperature, config.top_k, config.top_p) == (True, 0.8, 0, 1.0)
+    assert load_checkpoint(DIGITS).sampling == SamplingDefaults(0.8, 0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hostile.fuzz.graph_damage import damage_graph
 from hostile.fuzz.json_damage import damage_json
 
 ROOT = Path(__file__).parents[3]
-SEVEN = ROOT / "models/demo/examples/seven.png"
+SEVEN = ROOT / "models/digits/examples/seven.png"
 _NODE = Path(__file__).with_name("open.mjs")
 _MODULES = ROOT / "runtime/js/node_modules"
 _CARD = "README.md"
@@ -53,7 +53,7 @@ class Bundles:
         for name in igpt_runtime.__all__:
             getattr(igpt_runtime, name)
         import_onnxruntime()
-        sources = [ROOT / "tests/golden/bundle", ROOT / "runtime/python/igpt_runtime/demo"]
+        sources = [ROOT / "tests/golden/bundle", ROOT / "runtime/python/igpt_runtime/digits"]
         made = forked("make", directory, lambda: make_bundles(directory / "made"), seconds=300)
         assert not made.code, made.stderr
         sources += sorted((directory / "made/bundles").iterdir())

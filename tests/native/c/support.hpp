@@ -29,8 +29,8 @@ inline std::string golden() {
 inline std::string golden_bundle() {
   return golden() + "/bundle";
 }
-inline std::string demo() {
-  return variable("IGPT_DEMO", IGPT_DEMO_DEFAULT);
+inline std::string digits() {
+  return variable("IGPT_DIGITS", IGPT_DIGITS_DEFAULT);
 }
 
 inline Bytes read(const std::string &path) {

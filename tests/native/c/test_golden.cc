@@ -200,7 +200,7 @@ TEST(Golden, ClassifyFeaturesScore) {
 
 // A sample is the same however many are drawn, with a shared prefix and without.
 TEST(Golden, AnyNumberOfRows) {
-  for (const std::string &bundle : {golden_bundle(), demo()}) {
+  for (const std::string &bundle : {golden_bundle(), digits()}) {
     Opened model(bundle);
     ASSERT_EQ(model.status, IGPT_OK) << model.error.message;
     igpt_model_info info = IGPT_MODEL_INFO_INIT;
@@ -226,9 +226,9 @@ TEST(Golden, AnyNumberOfRows) {
   }
 }
 
-// The demo's one call and host loop draw the same.
-TEST(Golden, DemoInBothWays) {
-  Opened model(demo());
+// One call and the host loop draw the same digits.
+TEST(Golden, DigitsInBothWays) {
+  Opened model(digits());
   ASSERT_EQ(model.status, IGPT_OK) << model.error.message;
   igpt_model_info info = IGPT_MODEL_INFO_INIT;
   ASSERT_EQ(igpt_info(model, &info, nullptr), IGPT_OK);

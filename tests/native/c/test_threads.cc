@@ -48,8 +48,8 @@ TEST_F(Threads, CancelBetweenSteps) {
   igpt_finish(&run);
 }
 
-TEST_F(Threads, CancelWithinAStep) {  // one call of the demo for many pictures takes long
-  Opened model(demo());
+TEST_F(Threads, CancelWithinAStep) {  // one call for many pictures takes long
+  Opened model(digits());
   cancellable(model);
   options.n = 2048;
   std::vector<int64_t> tokens(2048 * 256);
@@ -63,7 +63,7 @@ TEST_F(Threads, CancelWithinAStep) {  // one call of the demo for many pictures 
 }
 
 TEST_F(Threads, CancelTheLoop) {
-  Opened model(demo());
+  Opened model(digits());
   cancellable(model);
   options.n = 64;
   std::atomic<bool> begun{false};

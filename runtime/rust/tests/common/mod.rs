@@ -23,8 +23,8 @@ pub fn golden() -> PathBuf {
     place("IGPT_GOLDEN", "../../tests/golden").join("bundle")
 }
 
-pub fn demo() -> PathBuf {
-    place("IGPT_DEMO", "../python/igpt_runtime/demo")
+pub fn digits() -> PathBuf {
+    place("IGPT_DIGITS", "../python/igpt_runtime/digits")
 }
 
 pub fn open(bundle: impl AsRef<Path>) -> Session {

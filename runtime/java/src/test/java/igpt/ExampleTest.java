@@ -21,7 +21,7 @@ class ExampleTest {
         ImageIO.write(picture, "png", in);
         Process process = new ProcessBuilder(Path.of(System.getProperty("java.home"), "bin/java").toString(),
             "--enable-native-access=ALL-UNNAMED", "-cp", "target/classes", "examples/Complete.java",
-            Places.DEMO.toString(), in.toString(), out.toString(), "18446744073709551615")
+            Places.DIGITS.toString(), in.toString(), out.toString(), "18446744073709551615")
             .redirectErrorStream(true).start();
         String said = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
         assertEquals(0, process.waitFor(), said);

@@ -145,7 +145,7 @@ class FaultsTest {
     @Test
     void aGraphOfAnotherBundle(@TempDir Path directory) throws IOException {
         Path bundle = Places.copy(directory.resolve("bundle"));
-        Files.copy(Places.DEMO.resolve("preprocess.onnx"), bundle.resolve("preprocess.onnx"),
+        Files.copy(Places.DIGITS.resolve("preprocess.onnx"), bundle.resolve("preprocess.onnx"),
             StandardCopyOption.REPLACE_EXISTING);
         Files.copy(bundle.resolve("score.onnx"), bundle.resolve("classify.onnx"), StandardCopyOption.REPLACE_EXISTING);
         try (Model model = Model.open(bundle, Places.options())) {

@@ -28,62 +28,62 @@ import org.junit.jupiter.api.io.TempDir;
 @Timeout(120)
 class ModelTest {
     private static final Picture PICTURE = Places.noise(20, 13);
-    private static Model demo;
+    private static Model digits;
 
     @BeforeAll
     static void open() {
-        demo = Model.open(Places.DEMO, Places.options());
+        digits = Model.open(Places.DIGITS, Places.options());
     }
 
     @AfterAll
     static void close() {
-        demo.close();
+        digits.close();
     }
 
     @Test
     void info() {
-        Info info = demo.info();
-        assertEquals("demo", info.name());
+        Info info = digits.info();
+        assertEquals("digits", info.name());
         assertEquals(List.of(16, 16, 256, 6, 4, 32, 256), List.of(info.height(), info.width(), info.nPositions(),
             info.nLayer(), info.nHead(), info.headDim(), info.nClusters()));
         assertEquals("seven", info.labels().get(7));
         assertEquals(0.8, info.temperature());
-        assertEquals(0.95, info.topP());
+        assertEquals(1.0, info.topP());
         assertEquals("fp32", info.precision());
     }
 
     @Test
     void theNumberOfPicturesDoesNotMatter() {
-        int[][] eight = demo.complete(PICTURE, new SamplingOptions().n(8).seed(-1)).tokens();
+        int[][] eight = digits.complete(PICTURE, new SamplingOptions().n(8).seed(-1)).tokens();
         for (int n : new int[] {1, 3, 8}) {
             SamplingOptions options = new SamplingOptions().n(n).seed(-1);
-            assertArrayEquals(Arrays.copyOf(eight, n), demo.complete(PICTURE, options).tokens());
-            assertArrayEquals(Arrays.copyOf(eight, n), demo.completeOnce(PICTURE, options).tokens());
+            assertArrayEquals(Arrays.copyOf(eight, n), digits.complete(PICTURE, options).tokens());
+            assertArrayEquals(Arrays.copyOf(eight, n), digits.completeOnce(PICTURE, options).tokens());
         }
     }
 
     @Test
     void whatIsLeftOutIsRecommended() {
-        SamplingOptions all = new SamplingOptions().n(2).temperature(0.8).topK(0).topP(0.95).keepRows(8);
+        SamplingOptions all = new SamplingOptions().n(2).temperature(0.8).topK(0).topP(1).keepRows(8);
         assertArrayEquals(
-            demo.complete(PICTURE, new SamplingOptions().n(2)).tokens(), demo.complete(PICTURE, all).tokens());
+            digits.complete(PICTURE, new SamplingOptions().n(2)).tokens(), digits.complete(PICTURE, all).tokens());
     }
 
     @Test
     void fromNothing() {
-        int[][] sampled = demo.sample(new SamplingOptions().n(2).seed(5)).tokens();
+        int[][] sampled = digits.sample(new SamplingOptions().n(2).seed(5)).tokens();
         SamplingOptions none = new SamplingOptions().n(2).seed(5).keepRows(0);
-        assertArrayEquals(sampled, demo.completeOnce(PICTURE, none).tokens());
-        assertArrayEquals(sampled, demo.complete(PICTURE, none).tokens());
-        assertEquals(16, demo.sample(new SamplingOptions().n(1)).images().get(0).height());
+        assertArrayEquals(sampled, digits.completeOnce(PICTURE, none).tokens());
+        assertArrayEquals(sampled, digits.complete(PICTURE, none).tokens());
+        assertEquals(16, digits.sample(new SamplingOptions().n(1)).images().get(0).height());
     }
 
     @Test
     void aPrimerOfEachLength() {
-        int[] whole = demo.generate(new int[0], new SamplingOptions().n(1).seed(3)).tokens()[0];
+        int[] whole = digits.generate(new int[0], new SamplingOptions().n(1).seed(3)).tokens()[0];
         for (int length : new int[] {1, 15, 16, 17, 255, 256}) {
             for (int n : new int[] {1, 7}) { // alone and with a shared prefix
-                Run run = demo.generate(Arrays.copyOf(whole, length), new SamplingOptions().n(n).seed(3));
+                Run run = digits.generate(Arrays.copyOf(whole, length), new SamplingOptions().n(n).seed(3));
                 assertArrayEquals(whole, run.tokens()[0], () -> length + " tokens, " + n + " rows");
             }
         }
@@ -94,7 +94,7 @@ class ModelTest {
         Picture rgba = new Picture(1, 3, new byte[] {9, 8, 7, -1, 9, 8, 7, 0, 100, 0, -1, -128});
         assertArrayEquals(new byte[] {9, 8, 7, -1, -1, -1, (byte) 177, 127, -1}, rgba.rgb());
         Picture rgb = new Picture(1, 3, rgba.rgb());
-        assertArrayEquals(demo.tokens(rgb), demo.tokens(rgba));
+        assertArrayEquals(digits.tokens(rgb), digits.tokens(rgba));
     }
 
     @Test
@@ -102,7 +102,7 @@ class ModelTest {
         List<String> told = new ArrayList<>();
         SamplingOptions options = new SamplingOptions().n(3).keepRows(15)
             .progress((position, drawn, total) -> told.add(position + " " + drawn + "/" + total));
-        Run run = demo.complete(PICTURE, options);
+        Run run = digits.complete(PICTURE, options);
         assertTrue(told.isEmpty());
         run.tokens();
         assertEquals(16, told.size());
@@ -112,7 +112,7 @@ class ModelTest {
 
     @Test
     void aLoopThatIsLeft() {
-        try (Run run = demo.complete(PICTURE, new SamplingOptions().n(2))) {
+        try (Run run = digits.complete(PICTURE, new SamplingOptions().n(2))) {
             Iterator<Step> steps = run.iterator();
             assertEquals(128, steps.next().position());
             assertEquals(129, run.iterator().next().position()); // goes on
@@ -130,16 +130,16 @@ class ModelTest {
         SamplingOptions options = new SamplingOptions().n(4096).keepRows(0).cancellation(cancellation);
         CompletableFuture.delayedExecutor(300, TimeUnit.MILLISECONDS).execute(cancellation::cancel);
         long begun = System.nanoTime();
-        Places.fails(Kind.CANCELLED, "cancelled", () -> demo.completeOnce(PICTURE, options));
+        Places.fails(Kind.CANCELLED, "cancelled", () -> digits.completeOnce(PICTURE, options));
         assertTrue(System.nanoTime() - begun < 60e9);
-        Places.fails(Kind.CANCELLED, "cancelled", () -> demo.completeOnce(PICTURE, options));
+        Places.fails(Kind.CANCELLED, "cancelled", () -> digits.completeOnce(PICTURE, options));
         assertTrue(cancellation.isCancelled());
-        assertEquals(1, demo.completeOnce(PICTURE, new SamplingOptions().n(1)).tokens().length);
+        assertEquals(1, digits.completeOnce(PICTURE, new SamplingOptions().n(1)).tokens().length);
     }
 
     @Test
     void aCancelledRun() {
-        Run run = demo.complete(PICTURE, new SamplingOptions().n(2));
+        Run run = digits.complete(PICTURE, new SamplingOptions().n(2));
         Iterator<Step> steps = run.iterator();
         steps.next();
         run.cancel();
@@ -149,21 +149,21 @@ class ModelTest {
 
     @Test
     void oneModelInTwoThreads() {
-        int[][] expected = demo.sample(new SamplingOptions().n(2).seed(9)).tokens();
+        int[][] expected = digits.sample(new SamplingOptions().n(2).seed(9)).tokens();
         List<CompletableFuture<int[][]>> drawn = new ArrayList<>();
         for (int i = 0; i < 2; i++) {
-            drawn.add(CompletableFuture.supplyAsync(() -> demo.sample(new SamplingOptions().n(2).seed(9)).tokens()));
+            drawn.add(CompletableFuture.supplyAsync(() -> digits.sample(new SamplingOptions().n(2).seed(9)).tokens()));
         }
         drawn.forEach(one -> assertArrayEquals(expected, one.join()));
     }
 
     @Test
     void twoModelsInTwoThreads() {
-        int[][] expected = demo.sample(new SamplingOptions().n(1)).tokens();
+        int[][] expected = digits.sample(new SamplingOptions().n(1)).tokens();
         List<CompletableFuture<int[][]>> drawn = new ArrayList<>();
         for (int i = 0; i < 2; i++) {
             drawn.add(CompletableFuture.supplyAsync(() -> {
-                try (Model model = Model.open(Places.DEMO, Places.options())) {
+                try (Model model = Model.open(Places.DIGITS, Places.options())) {
                     return model.sample(new SamplingOptions().n(1)).tokens();
                 }
             }));
@@ -174,9 +174,9 @@ class ModelTest {
     @Test
     void otherOptions() {
         ModelOptions options = Places.options().arena(false).spinning(true).threads(2);
-        try (Model model = Model.open(Places.DEMO, options)) {
+        try (Model model = Model.open(Places.DIGITS, options)) {
             SamplingOptions sampling = new SamplingOptions().n(2);
-            assertArrayEquals(demo.sample(sampling).tokens(), model.sample(sampling).tokens());
+            assertArrayEquals(digits.sample(sampling).tokens(), model.sample(sampling).tokens());
         }
     }
 

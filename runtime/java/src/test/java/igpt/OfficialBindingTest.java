@@ -85,7 +85,7 @@ class OfficialBindingTest {
 
     @Test
     void cancelled() throws OrtException {
-        try (OrtSession session = environment.createSession(Places.DEMO.resolve("complete.onnx").toString(), options());
+        try (OrtSession session = environment.createSession(Places.DIGITS.resolve("complete.onnx").toString(), options());
                 OrtSession.RunOptions end = new OrtSession.RunOptions()) {
             CompletableFuture<Void> cancels = CompletableFuture.runAsync(() -> {
                 try {

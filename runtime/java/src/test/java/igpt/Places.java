@@ -15,7 +15,7 @@ import org.junit.jupiter.api.Assertions;
 final class Places {
     static final Path GOLDEN = place("IGPT_GOLDEN", "../../tests/golden");
     static final Path BUNDLE = GOLDEN.resolve("bundle");
-    static final Path DEMO = place("IGPT_DEMO", "../python/igpt_runtime/demo");
+    static final Path DIGITS = place("IGPT_DIGITS", "../python/igpt_runtime/digits");
 
     private Places() {}
 
