@@ -14,7 +14,7 @@ from igpt_runtime import Session, open_session
 
 
 def with_samples(bundle: Path, path: Path) -> Path:
-    """A copy of a bundle that brings these sample pictures."""
+    """A copy of a bundle that brings these sample pictures, and recommends a top-p."""
     copytree(bundle, path)
     sheet = Image.new("RGB", (8 * 16, 16))
     for i, name in enumerate(SAMPLES):
@@ -27,18 +27,24 @@ def with_samples(bundle: Path, path: Path) -> Path:
     manifest["files"]["examples.png"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     # As if the model's own pictures were certain in their first rows, and anything was usual of more.
     by_rows = [[0, 0, 0]] * 4 + [[0, 100, 200]] * 12
+    manifest["sampling"]["top_p"] = 0.95
     manifest["likelihood"] = {"pictures": "none", "by_rows": by_rows}
     (path / "manifest.json").write_text(json.dumps(manifest))
     return path
 
 
 @pytest.fixture(scope="module")
-def session(digits_bundle: Path) -> Session:
-    return open_session(digits_bundle, device="cpu")
+def samples(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_samples(digits_bundle, tmp_path_factory.mktemp("samples") / "digits")
 
 
 @pytest.fixture(scope="module")
-def address(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def session(samples: Path) -> Session:
+    return open_session(samples, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def address(digits_bundle: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Of the page with the model of digits and samples, a damaged copy, and one without samples in the Hub's cache."""
     directory = tmp_path_factory.mktemp("bundles")
     damaged = copytree(digits_bundle, directory / "damaged")
@@ -55,9 +61,7 @@ def address(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     snapshot.mkdir(parents=True)
     for file in blobs.iterdir():
         (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
-    with serving(
-        "--model", with_samples(digits_bundle, directory / "samples"), "--model", damaged, "--model", snapshot
-    ) as address:
+    with serving("--model", samples, "--model", damaged, "--model", snapshot) as address:
         yield address
 
 

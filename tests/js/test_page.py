@@ -242,7 +242,7 @@ def test_what_the_model_sees_in_it(page: Page) -> None:
     page.pick("seven")
     assert page["insight"].is_displayed() and "nats per pixel" in page["nats"].text
     marks = [mark.text for mark in page.driver.find_elements("css selector", "#scale-marks span")]
-    assert marks == ["0", "2.5", "5 nats"] and "at most 4." in page["surprise"].get_attribute("aria-label")
+    assert marks == ["0", "3", "6 nats"] and "at most 5." in page["surprise"].get_attribute("aria-label")
     assert page.pixels("#surprise").shape == (16, 16, 3)
     page["clear"].click()
     page.wait(lambda: not page["insight"].is_displayed())
@@ -289,7 +289,7 @@ def test_a_link_restores_it_all(page: Page, address: str) -> None:
     page.wait_for_class("seven")
     page["copy"].click()
     page.wait_for("The link is copied. Your own picture is not in it.")
-    assert page.driver.current_url == f"{link.replace('sample=five&', '')}&topP=1"  # what the model recommends
+    assert page.driver.current_url == f"{link.replace('sample=five&', '')}&topP=0.95"  # what the model recommends
     page.driver.get(f"{address}#model=digits~3&keep=3&n=2&seed=1&temperature=1&topK=5&topP=0.5")  # in the same page
     page.wait(lambda: page["model"].get_property("value") == "digits~3")
     page.wait_for("Ready")
