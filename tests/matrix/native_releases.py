@@ -1,5 +1,6 @@
 """Which releases of ONNX Runtime the clients in other languages run bundles on, as Python does."""
 
+import functools
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -40,14 +41,19 @@ def outcomes(language: str, bundles: Mapping[str, Path]) -> Outcomes:
 def _outcome(command: list[object], release: str, bundle: Path) -> str:
     environment = {**clients.ENVIRONMENT, "IGPT_ORT_LIBRARY": str(library(release))}
     found = _run([*command, bundle], environment)
-    python = dict(clients.ENVIRONMENT) if release == INSTALLED else engines.with_release(release)
-    with tempfile.TemporaryDirectory() as place:
-        expected = _run([*clients.program("Python", Path(place)), bundle], python)
+    expected = _in_python(release, bundle)
     if expected.returncode:
         said = found.stdout + found.stderr
         needed = f"needs ONNX Runtime {matrix.manifest_of(bundle).onnxruntime_minimum} or newer"
         return REFUSED if found.returncode and needed in said else f"status {found.returncode}: {said.strip()[-200:]}"
     return SAME if (found.returncode, found.stdout) == (0, expected.stdout) else f"other: {found.stderr.strip()[-200:]}"
+
+
+@functools.cache
+def _in_python(release: str, bundle: Path) -> subprocess.CompletedProcess[str]:
+    environment = dict(clients.ENVIRONMENT) if release == INSTALLED else engines.with_release(release)
+    with tempfile.TemporaryDirectory() as place:
+        return _run([*clients.program("Python", Path(place)), bundle], environment)
 
 
 def _run(command: list[object], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

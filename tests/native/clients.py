@@ -73,10 +73,8 @@ def sample(language: str, place: Path) -> Path:
 
 def program(language: str, place: Path) -> list[object]:
     """The program of runtime/README.md in a language, built in a directory: its command, without the bundle."""
-    built: list[object] = {"C": _c, "C++": _cpp, "Rust": _rust, "Go": _go, "Java": _java, "Python": _python}[language](
-        place
-    )
-    return built
+    builders = {"C": _c, "C++": _cpp, "Rust": _rust, "Go": _go, "Java": _java, "Python": _python}
+    return builders[language](place)
 
 
 def _python(place: Path) -> list[object]:
@@ -92,25 +90,33 @@ def _cpp(place: Path) -> list[object]:
 
 
 def _compiled(source: Path, *compiler: str) -> list[object]:
-    needs(compiler[0])
-    library = build_c("c") / "libigpt.a"
-    include = [f"-I{RUNTIME / folder}" for folder in ("c", "cpp")]
     warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
-    made = source.with_suffix("")
-    run(*compiler, *warnings, *include, source, library, "-o", made, "-lm", "-ldl", "-lpthread")
-    return [made]
+    return [compile_c(source, source.with_suffix(""), build_c("c"), *compiler, *warnings)]
+
+
+def compile_c(source: Path, made: Path, library: Path, *compiler: str) -> Path:
+    """A program on the C client or the C++ one. library: where build_c built it."""
+    needs(compiler[0])
+    include = [f"-I{RUNTIME / folder}" for folder in ("c", "cpp")]
+    run(*compiler, *include, source, library / "libigpt.a", "-o", made, "-lm", "-ldl", "-lpthread")
+    return made
 
 
 def _rust(place: Path) -> list[object]:
+    return [build_rust(sample("rust", place / "src/main.rs"))]
+
+
+def build_rust(main: Path, *options: str) -> Path:
+    """A program on the crate. main: its PROJECT/src/main.rs; options: of cargo build."""
     needs("cargo")
-    sample("rust", place / "src/main.rs")
+    place = main.parents[1]
     (place / "Cargo.toml").write_text(
-        '[package]\nname = "sample"\nversion = "0.1.0"\nedition = "2024"\n\n[workspace]\n\n'
+        '[package]\nname = "program"\nversion = "0.1.0"\nedition = "2024"\n\n[workspace]\n\n'
         f'[dependencies]\nigpt = {{ path = "{RUNTIME / "rust"}" }}\n'
     )
     shutil.copy(RUNTIME / "rust/Cargo.lock", place)
-    run("cargo", "build", "--quiet", cwd=place, CARGO_TARGET_DIR=str(BUILD / "rust"))
-    return [BUILD / "rust/debug/sample"]
+    run("cargo", "build", "--quiet", *options, cwd=place, CARGO_TARGET_DIR=str(BUILD / "rust"))
+    return BUILD / "rust" / ("release" if "--release" in options else "debug") / "program"
 
 
 def _go(place: Path) -> list[object]:

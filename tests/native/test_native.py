@@ -122,7 +122,6 @@ def test_sample(language: str, expected: dict[Path, str], tmp_path: Path) -> Non
 
 def test_loops(digits_in: Callable[..., list[Path]]) -> None:
     """Those that are timed draw step by step, with every kind of cache, what Python does."""
-    needs("cmake", "ninja", "gcc", "g++", "cargo")
     commands = measure.build()
     for bundle in digits_in(*ROUNDED, HALF):
         drawn = {name: run(*command, bundle, 2, 0).split() for name, command in commands.items()}

@@ -21,7 +21,7 @@ pub enum Provider {
 pub struct SessionBuilder {
     /// Path of ONNX Runtime's shared library. By default it is in the environment variable `IGPT_ORT_LIBRARY` or
     /// `ORT_DYLIB_PATH`, or where the system finds it. A process has one library: another path is refused later.
-    pub library: Option<PathBuf>,
+    pub runtime_library: Option<PathBuf>,
     /// Threads inside one operator, at most 1024. By default 0, which is ONNX Runtime's choice.
     pub threads: usize,
     /// Whether threads that wait for work keep a core busy. By default they do not.
@@ -64,7 +64,7 @@ impl SessionBuilder {
     }
 
     fn build(&self, source: Source) -> Result<Session> {
-        Session::new(source, self.clone(), library::load(self.library.as_deref())?)
+        Session::new(source, self.clone(), library::load(self.runtime_library.as_deref())?)
     }
 
     /// ONNX Runtime's options for a graph of a bundle of that precision.

@@ -41,7 +41,7 @@ fn impostor(place: &Path, version: &str, library: &Path) -> PathBuf {
 }
 
 fn with(library: &Path) -> SessionBuilder {
-    SessionBuilder { library: Some(library.to_path_buf()), ..Session::builder() }
+    SessionBuilder { runtime_library: Some(library.to_path_buf()), ..Session::builder() }
 }
 
 fn refused(library: &Path, words: &str) {

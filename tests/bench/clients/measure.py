@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
+from native import clients  # noqa: E402
 from page_table import BENCHMARKS, with_table  # noqa: E402
 from peers import machine  # noqa: E402
 
@@ -31,8 +32,7 @@ from igpt_runtime.bundle.bundle import EMBEDDED_BUNDLES, open_bundle  # noqa: E4
 
 RECORD = HERE.parent / "results" / "native.json"
 PAGE = BENCHMARKS / "native.md"
-BUILD = ROOT / "build" / "native-bench"
-RUNTIME = ROOT / "runtime"
+BUILD = clients.BUILD
 SYSTEMS = ("Python", "C", "C++", "Rust")
 ROWS = (1, 8)  # pictures at once
 STARTS = 20  # runs of igpt-c, of which the median counts
@@ -65,31 +65,15 @@ def run(*command: object, **variables: str) -> Run:
 
 def build() -> dict[str, list[object]]:
     """Compile the loops with optimisation; the command of each system."""
-    if missing := [name for name in ("cmake", "ninja", "gcc", "g++", "cargo") if shutil.which(name) is None]:
-        raise SystemExit(f"Error: not installed: {', '.join(missing)}")
-    library = BUILD / "c"
-    options = ["-DCMAKE_BUILD_TYPE=Release", "-DIGPT_BUILD_EXAMPLES=ON"]
-    run("cmake", "-G", "Ninja", "-S", RUNTIME / "c", "-B", library, *options)
-    run("cmake", "--build", library)
-    for compiler, source in (("gcc", "loop.c"), ("g++", "loop.cpp")):
-        include = [f"-I{RUNTIME / folder}" for folder in ("c", "cpp")]
-        program = BUILD / source.replace(".", "-")
-        libraries = [library / "libigpt.a", "-lm", "-ldl", "-lpthread"]
-        run(compiler, "-O3", *include, HERE / source, *libraries, "-o", program)
-    crate = BUILD / "rust"
-    (crate / "src").mkdir(parents=True, exist_ok=True)
-    shutil.copy(HERE / "loop.rs", crate / "src/main.rs")
-    shutil.copy(RUNTIME / "rust/Cargo.lock", crate)
-    (crate / "Cargo.toml").write_text(
-        '[package]\nname = "loop"\nversion = "0.1.0"\nedition = "2024"\n\n[workspace]\n\n'
-        f'[dependencies]\nigpt = {{ path = "{RUNTIME / "rust"}" }}\n'
-    )
-    run("cargo", "build", "--release", "--quiet", "--manifest-path", crate / "Cargo.toml")
+    library = clients.build_c("c-release", "-DCMAKE_BUILD_TYPE=Release")
+    main = BUILD / "loop-rs/src/main.rs"
+    main.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(HERE / "loop.rs", main)
     return {
         "Python": [sys.executable, HERE / "loop.py"],
-        "C": [BUILD / "loop-c"],
-        "C++": [BUILD / "loop-cpp"],
-        "Rust": [crate / "target/release/loop"],
+        "C": [clients.compile_c(HERE / "loop.c", BUILD / "loop-c", library, "gcc", "-O3")],
+        "C++": [clients.compile_c(HERE / "loop.cpp", BUILD / "loop-cpp", library, "g++", "-O3")],
+        "Rust": [clients.build_rust(main, "--release")],
     }
 
 
@@ -125,10 +109,7 @@ def main() -> None:
     parser.add_argument("small", type=Path, help="bundle of small in int8")
     parser.add_argument("--rounds", type=int, default=4)
     asked = parser.parse_args()
-    import onnxruntime
-
-    library = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"))
-    environment = {"IGPT_ORT_LIBRARY": str(library)}
+    environment = {"IGPT_ORT_LIBRARY": str(clients.LIBRARY)}
     commands = build()
     bundles = {"demo": open_bundle(EMBEDDED_BUNDLES[0]).path, "small, int8": asked.small}
     others = machine.Others()
@@ -148,7 +129,7 @@ def main() -> None:
     picture = next((ROOT / "models").glob("*/examples/*.png"))
     with tempfile.TemporaryDirectory() as place:
         drawn = Path(place) / "drawn.png"
-        once = [BUILD / "c/igpt-c", "complete", picture, "-o", drawn, "--bundle", bundles["demo"], "-n", 1]
+        once = [BUILD / "c-release/igpt-c", "complete", picture, "-o", drawn, "--bundle", bundles["demo"], "-n", 1]
         record["start of igpt-c"] = [run(*once, **environment).seconds for _ in range(STARTS)]
     record["others"] = others.share()
     RECORD.write_text(json.dumps(record, indent=1) + "\n")

@@ -31,9 +31,9 @@ final class Bundle implements AutoCloseable {
      */
     Bundle(ModelOptions options, Path path, Map<String, MemorySegment> files) {
         String variable = System.getenv("IGPT_ORT_LIBRARY");
-        boolean named = options.library() == null && variable != null && !variable.isEmpty();
+        boolean named = options.runtimeLibrary() == null && variable != null && !variable.isEmpty();
         this.options = options;
-        ort = new Ort(named ? Path.of(variable) : options.library());
+        ort = new Ort(named ? Path.of(variable) : options.runtimeLibrary());
         try {
             if (path == null) {
                 files.forEach((name, content) -> contents.put(

@@ -9,7 +9,7 @@ import java.nio.file.Path;
 /**
  * How a bundle is opened. Each method with an argument returns other options that differ in it.
  *
- * @param library the shared library of ONNX Runtime, such as {@code libonnxruntime.so.1.32.0}, release 1.18 or newer.
+ * @param runtimeLibrary the shared library of ONNX Runtime 1.18 or newer, such as {@code libonnxruntime.so.1.32.0}.
  *     Null, the default, is that which the environment variable {@code IGPT_ORT_LIBRARY} names, else that which the
  *     system finds
  * @param threads inside one operator, at most 1024; 0, the default, is ONNX Runtime's choice: one per core
@@ -18,7 +18,7 @@ import java.nio.file.Path;
  * @param arena whether ONNX Runtime keeps memory that it has used for later calls, by default so
  * @param provider where graphs run, by default on the CPU
  */
-public record ModelOptions(Path library, int threads, boolean spinning, boolean arena, Provider provider) {
+public record ModelOptions(Path runtimeLibrary, int threads, boolean spinning, boolean arena, Provider provider) {
     private static final int MAX_THREADS = 1024;
 
     /** Where graphs run. */
@@ -47,12 +47,12 @@ public record ModelOptions(Path library, int threads, boolean spinning, boolean 
     }
 
     /**
-     * Sets the library.
+     * Sets the shared library of ONNX Runtime.
      *
      * @param path of its file
      * @return the other options
      */
-    public ModelOptions library(Path path) {
+    public ModelOptions runtimeLibrary(Path path) {
         return new ModelOptions(path, threads, spinning, arena, provider);
     }
 
@@ -63,7 +63,7 @@ public record ModelOptions(Path library, int threads, boolean spinning, boolean 
      * @return the other options
      */
     public ModelOptions threads(int count) {
-        return new ModelOptions(library, count, spinning, arena, provider);
+        return new ModelOptions(runtimeLibrary, count, spinning, arena, provider);
     }
 
     /**
@@ -73,7 +73,7 @@ public record ModelOptions(Path library, int threads, boolean spinning, boolean 
      * @return the other options
      */
     public ModelOptions spinning(boolean on) {
-        return new ModelOptions(library, threads, on, arena, provider);
+        return new ModelOptions(runtimeLibrary, threads, on, arena, provider);
     }
 
     /**
@@ -83,7 +83,7 @@ public record ModelOptions(Path library, int threads, boolean spinning, boolean 
      * @return the other options
      */
     public ModelOptions arena(boolean on) {
-        return new ModelOptions(library, threads, spinning, on, provider);
+        return new ModelOptions(runtimeLibrary, threads, spinning, on, provider);
     }
 
     /**
@@ -93,7 +93,7 @@ public record ModelOptions(Path library, int threads, boolean spinning, boolean 
      * @return the other options
      */
     public ModelOptions provider(Provider which) {
-        return new ModelOptions(library, threads, spinning, arena, which);
+        return new ModelOptions(runtimeLibrary, threads, spinning, arena, which);
     }
 
     /**

@@ -37,15 +37,15 @@ final class Ort implements AutoCloseable {
     private final MethodHandle calloc, free;
     private final MemorySegment table, cpu;
 
-    /** Loads the library, which stays loaded. library: its path; null for the name under which the system finds it. */
-    Ort(Path library) {
-        String name = library == null ? System.mapLibraryName("onnxruntime") : library.toString();
+    /** Loads the library, which stays loaded. path: where it is; null for the name under which the system finds it. */
+    Ort(Path path) {
+        String name = path == null ? System.mapLibraryName("onnxruntime") : path.toString();
         String remedy = "; name the shared library of ONNX Runtime 1." + API
-            + " or newer with ModelOptions.library or the variable IGPT_ORT_LIBRARY";
+            + " or newer with ModelOptions.runtimeLibrary or the variable IGPT_ORT_LIBRARY";
         try {
             linker = Linker.nativeLinker();
-            SymbolLookup found = library == null ? SymbolLookup.libraryLookup(name, Arena.global())
-                : SymbolLookup.libraryLookup(library, Arena.global());
+            SymbolLookup found = path == null ? SymbolLookup.libraryLookup(name, Arena.global())
+                : SymbolLookup.libraryLookup(path, Arena.global());
             MemorySegment getBase = found.find("OrtGetApiBase").orElseThrow(
                 () -> new IgptException(RUNTIME, name + " is not ONNX Runtime" + remedy));
             MemorySegment base = pointer(link(getBase, ADDRESS)).reinterpret(2 * ADDRESS.byteSize());

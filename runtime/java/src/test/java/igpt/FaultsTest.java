@@ -25,14 +25,14 @@ class FaultsTest {
 
     @Test
     void noLibrary(@TempDir Path directory) {
-        ModelOptions none = new ModelOptions().library(directory.resolve("none.so"));
+        ModelOptions none = new ModelOptions().runtimeLibrary(directory.resolve("none.so"));
         Places.fails(Kind.RUNTIME, "IGPT_ORT_LIBRARY", () -> Model.open(Places.BUNDLE, none));
     }
 
     @Test
     void anotherOrAnOldLibrary(@TempDir Path directory) throws IOException, InterruptedException {
         Path other = compiled(directory, "other", "int other(void) { return 1; }");
-        ModelOptions options = new ModelOptions().library(other);
+        ModelOptions options = new ModelOptions().runtimeLibrary(other);
         Places.fails(Kind.RUNTIME, "is not ONNX Runtime", () -> Model.open(Places.BUNDLE, options));
         for (String version : List.of("1.17.3", "0.9", "?")) {
             Path old = compiled(directory, "old" + version.length(), "static const void *api(unsigned v) { return 0; }"
@@ -40,7 +40,7 @@ class FaultsTest {
                 + "static const void *base[2] = {(const void *)api, (const void *)version};"
                 + "const void *OrtGetApiBase(void) { return base; }");
             Places.fails(Kind.RUNTIME, version.equals("?") ? "cannot load" : "too old",
-                () -> Model.open(Places.BUNDLE, new ModelOptions().library(old)));
+                () -> Model.open(Places.BUNDLE, new ModelOptions().runtimeLibrary(old)));
         }
     }
 
